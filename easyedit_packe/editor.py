@@ -1,0 +1,116 @@
+"""The editor itself: requests and a model in, an edited model out."""
+
+from __future__ import annotations
+
+import copy as copying
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import HyperParamsError
+from .ffn import FFNMap
+from .hparams import PaCKEHyperParams
+from .patch import OriginalWeights, WeightPatch
+from .rectify import rectify
+from .requests import EditRequest, encode, read_requests
+
+LOG = logging.getLogger(__name__)
+
+
+def compute_patch(
+    model: nn.Module,
+    tok: Any,
+    requests: Sequence[Mapping[str, Any] | EditRequest],
+    hparams: PaCKEHyperParams,
+) -> WeightPatch:
+    """Trace and rectify (paper, sections 3.2 and 3.3); the model comes out as it went in.
+
+    Args:
+        model: a Hugging Face causal language model of a known architecture, on any device or devices.
+        tok: its tokeniser; padding side and pad token do not matter.
+        requests: EasyEdit requests (`prompt`, `target_new`, optionally `subject`).
+        hparams: the settings.
+
+    Returns:
+        The edit. With `trace: request` the requests are edited in turn, each on top of those before it.
+
+    Raises:
+        RequestError, ModelError, HyperParamsError: before anything is computed wherever that can be known.
+    """
+    if not isinstance(hparams, PaCKEHyperParams):
+        raise HyperParamsError(f"expected PaCKEHyperParams, got {type(hparams).__name__}; load hparams/PaCKE/*.yaml.")
+    check_device(hparams.device)
+    read = read_requests(requests)
+    ffn = FFNMap.of(model)
+    encoded = encode(tok, read, getattr(model.config, "max_position_embeddings", None))
+    groups = [encoded] if hparams.trace == "call" else [[e] for e in encoded]
+    done: list[WeightPatch] = []
+    try:
+        for i, group in enumerate(groups):
+            result = rectify(model, ffn, group, hparams)
+            asked = read if len(groups) == 1 else [read[i]]
+            result.patch.info.update(
+                requests=[{"prompt": r.prompt, "target_new": r.target, "subject": r.subject} for r in asked],
+                losses=result.losses,
+            )
+            if len(groups) == 1:
+                return result.patch
+            result.patch.apply(model)
+            done.append(result.patch)
+        return WeightPatch.merge(done)
+    finally:
+        for patch in reversed(done):
+            patch.revert(model)
+
+
+def apply_packe_to_model(
+    model: nn.Module,
+    tok: Any,
+    requests: Sequence[Mapping[str, Any] | EditRequest],
+    hparams: PaCKEHyperParams,
+    copy: bool = False,
+    return_orig_weights: bool = False,
+    keep_original_weight: bool = False,
+    **kwargs: Any,
+) -> tuple[nn.Module, Mapping[str, torch.Tensor]]:
+    """Edit a model the way EasyEdit calls its editors.
+
+    Args:
+        model, tok, requests, hparams: see `compute_patch`.
+        copy: edit a deep copy and leave `model` alone.
+        return_orig_weights: return what is needed to take the edit back.
+        keep_original_weight, kwargs: part of EasyEdit's calling convention; not used.
+
+    Returns:
+        The edited model, and a mapping from parameter name to the original tensor (`OriginalWeights`, which holds
+        only the touched slices and has the edit as `.patch`), or `{}` without `return_orig_weights`.
+    """
+    patch = compute_patch(model, tok, requests, hparams)
+    if copy:
+        model = copying.deepcopy(model)
+    patch.apply(model)
+    LOG.debug("edited %d requests, %d weights", len(patch.info.get("requests", requests)), patch.num_weights)
+    return model, OriginalWeights(model, patch) if return_orig_weights else {}
+
+
+def check_device(device: int | str | None) -> torch.device:
+    """The torch device that a `device` setting names.
+
+    Raises:
+        HyperParamsError: it is not a device, or not there.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        named = torch.device(f"cuda:{device}" if str(device).isdigit() else str(device))
+    except RuntimeError as e:
+        raise HyperParamsError(f"device: expected a CUDA index or a torch device, got {device!r} ({e}).") from None
+    if named.type == "cuda" and (named.index or 0) >= torch.cuda.device_count():
+        raise HyperParamsError(
+            f"device: expected one that is there, got {device!r} with {torch.cuda.device_count()} CUDA devices; "
+            "set device: cpu, or null to take CUDA only where it is."
+        )
+    return named

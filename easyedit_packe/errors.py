@@ -1,0 +1,38 @@
+"""Errors. Each message says what was expected, what came, and what to do."""
+
+
+class PaCKEError(Exception):
+    """Base of every error this package raises on purpose; catch it to catch them all."""
+
+
+class HyperParamsError(PaCKEError, ValueError):
+    """A hyper-parameter has a wrong name, type, range or combination."""
+
+
+class RequestError(PaCKEError, ValueError):
+    """An edit request cannot be understood or tokenised."""
+
+
+class ModelError(PaCKEError, ValueError):
+    """The model cannot be edited: unknown architecture, offloaded, quantised or non-finite weights."""
+
+
+class PatchError(PaCKEError, ValueError):
+    """A weight patch does not fit the model or the file that holds it is damaged."""
+
+
+class EasyEditError(PaCKEError, RuntimeError):
+    """EasyEdit is missing, or the one that was found cannot do what was asked."""
+
+
+class FetchError(PaCKEError, RuntimeError):
+    """A file that has to be fetched or converted once could not be."""
+
+
+def one_of(value: object, known: list[str]) -> str:
+    """Text for an error message: the nearest known names first, then all of them."""
+    import difflib
+
+    near = difflib.get_close_matches(str(value), known, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    return f"{hint}known: {', '.join(known)}"

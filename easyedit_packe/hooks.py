@@ -1,0 +1,46 @@
+"""Context managers that watch or change a module's output, and that leave a model as they found it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+OutputHook = Callable[[Tensor, Tensor], Tensor | None]
+
+
+@contextmanager
+def output_hooks(hooks: Iterable[tuple[nn.Module, OutputHook]]) -> Iterator[None]:
+    """While active, each module's output y becomes `hook(x, y)` (None keeps y); x is the module's input."""
+    handles = []
+    try:
+        for module, hook in hooks:
+            handles.append(module.register_forward_hook(lambda _, args, y, hook=hook: hook(args[0], y)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no parameter asks for a gradient, gradients are recorded; all restored on exit.
+
+    Every module's own train or eval flag and every parameter's `requires_grad` and `grad` are put back,
+    also after an exception and also inside a caller's `torch.no_grad()`.
+    """
+    training = [(m, m.training) for m in model.modules()]
+    wanted = [(p, p.requires_grad) for p in model.parameters()]
+    try:
+        model.eval()
+        for p, _ in wanted:
+            p.requires_grad_(False)
+        with torch.enable_grad():
+            yield
+    finally:
+        for m, flag in training:
+            m.training = flag
+        for p, flag in wanted:
+            p.requires_grad_(flag)

@@ -1,0 +1,235 @@
+"""`PaCKEHyperParams`: every setting of the editor, in one validated dataclass."""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import HyperParamsError, one_of
+
+Score = Literal["zscore", "gradient_sum", "gradient_norm"]
+
+
+@dataclass
+class PaCKEHyperParams:
+    """Settings of PaCKE. Defaults are the paper's; section numbers are the paper's too.
+
+    Where the paper and its authors' program differ, a field names both sides; `authors_program()` sets
+    them all to the program's.
+    """
+
+    # What EasyEdit itself reads.
+    alg_name: str = "PaCKE"
+    """Always "PaCKE"; a YAML written for another editor is refused."""
+    model_name: Any = ""
+    """Path or hub name of the model; or a `LoadedModel`; or the name of a model that `packe model fetch` knows."""
+    device: int | str | None = None
+    """CUDA index, or a torch device such as "cpu"; None takes CUDA when it is there and the CPU otherwise."""
+    model_parallel: bool = False
+    """Let EasyEdit spread the model over all GPUs (`device_map="auto"`)."""
+    fp16: bool = False
+    """Let EasyEdit load the model in float16. Gradients and updates are float32 all the same."""
+    max_length: int = 128
+    """Tokens that EasyEdit's metrics keep of a prompt and its answer."""
+    batch_size: int = 1
+    """Requests that `BaseEditor.batch_edit` hands over in one call. Must be 1 for `edit` in some releases."""
+
+    # Where to edit: tracing, section 3.2.
+    score: Score = "zscore"
+    """Importance of a node from its gradient G [D, M]: "zscore" (the authors' program), "gradient_sum" (Eq. 6 as
+    printed) or "gradient_norm"."""
+    num_critical_paths: int = 15
+    """|T+|: key nodes and value nodes that are edited in every layer."""
+    num_negative_paths: int = 1
+    """|T-|: key nodes and value nodes of every layer that the contrastive term trains. 0 drops the term."""
+    trace: Literal["call", "request"] = "call"
+    """What is traced together: all requests of a call, or each request by itself (then they are edited in turn)."""
+    retrace_every: int = 0
+    """Trace again after this many passes over the requests (the authors' program: 2). 0 traces once."""
+
+    # How to edit: rectification, section 3.3, Eq. 7.
+    contrast_weight: float = 0.1
+    """lambda: weight of the contrastive term, which asks negative nodes to keep the unedited answer. 0 drops it."""
+    contrast_step: Literal["joint", "separate"] = "joint"
+    """"joint": one optimiser step on both terms of Eq. 7, from one forward pass (the paper). "separate": a step on
+    the first term, then a new forward pass and a step on the second (the authors' program)."""
+    optimizer_state: Literal["fresh", "carried"] = "fresh"
+    """"fresh": Adam starts anew at each tracing (the paper). "carried": one Adam lives through the whole call, and
+    its momentum goes on moving nodes of earlier tracings (the authors' program)."""
+    value_bias: Literal["frozen", "trained"] = "frozen"
+    """The bias of a value module belongs to no node: leave it (the paper), or train it whole in every step (the
+    authors' program). Only GPT-J and GPT-2 have one."""
+    lr: float = 1e-5
+    """Adam's learning rate."""
+    weight_decay: float = 0.0
+    """L2 pull of every touched vector back to its value in the base model (Adam's `weight_decay` on the change)."""
+    num_steps: int = 12
+    """Passes over the requests of a call (the paper's epochs)."""
+    edit_batch_size: int = 2
+    """Requests in one optimiser step; 0 takes all requests of the call."""
+    micro_batch_size: int = 0
+    """Requests in one forward pass; 0 sets no limit. Less memory, the same result."""
+    trace_matrices: int = 1
+    """When what is traced together needs several forward passes: gradient matrices (D x M, float32) that are summed
+    at a time. More memory, fewer passes, the same result."""
+    shuffle: bool = False
+    """Draw the requests in a new order for each pass, from `seed`."""
+    seed: int = 42
+    """Seed of that order; nothing else is random."""
+    loss_threshold: float | None = None
+    """Stop after the pass whose mean loss of the first term is below this. None never stops early (the paper)."""
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for f in fields(self):
+            setattr(self, f.name, _checked(f.name, getattr(self, f.name), hints[f.name]))
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        def require(ok: bool, field: str, expected: str, remedy: str) -> None:
+            if not ok:
+                raise HyperParamsError(f"{field}: expected {expected}, got {getattr(self, field)!r}; {remedy}.")
+
+        require(self.alg_name == "PaCKE", "alg_name", "'PaCKE'", "this configuration is for another editor")
+        for field in ("max_length", "batch_size", "num_critical_paths", "num_steps", "trace_matrices"):
+            require(getattr(self, field) >= 1, field, "at least 1", "use a positive whole number")
+        for field in ("num_negative_paths", "retrace_every", "edit_batch_size", "micro_batch_size", "seed"):
+            require(getattr(self, field) >= 0, field, "0 or more", "use 0 to switch it off, or a positive number")
+        for field in ("contrast_weight", "weight_decay"):
+            require(_at_least_zero(getattr(self, field)), field, "a finite number, 0 or more", "use 0 to switch it off")
+        require(self.lr > 0 and math.isfinite(self.lr), "lr", "a positive number", "the paper's is 1e-5")
+        threshold = self.loss_threshold
+        require(threshold is None or threshold > 0, "loss_threshold", "a positive number or null", "null never stops")
+        require(
+            self.contrast_weight == 0 or self.num_negative_paths > 0,
+            "num_negative_paths", "at least 1 while contrast_weight is not 0",
+            "set contrast_weight: 0 to drop the contrastive term, or num_negative_paths: 1",
+        )  # fmt: skip
+        require(
+            self.retrace_every == 0 or self.trace == "call",
+            "retrace_every", "0 with trace: request",
+            "several passes that trace again need trace: call",
+        )  # fmt: skip
+
+    @classmethod
+    def from_hparams(cls, name_or_path: str | Path) -> PaCKEHyperParams:
+        """Read a YAML file, with or without its `.yaml`, or the name of a shipped one such as "llama3-8b".
+
+        Raises:
+            HyperParamsError: no such file, not a mapping, an unknown key, or a value that does not fit.
+        """
+        from omegaconf import OmegaConf
+
+        path = find_yaml(name_or_path, "PaCKE")
+        try:
+            config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        except Exception as e:
+            raise HyperParamsError(f"{path} is not readable as YAML: {e}") from e
+        if not isinstance(config, dict):
+            raise HyperParamsError(f"expected {path} to hold `key: value` lines, got {type(config).__name__}.")
+        return cls.from_dict(config, source=str(path))
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any], source: str = "hyper-parameters") -> PaCKEHyperParams:
+        """Build from plain values; numbers may arrive as text, as YAML 1.1 reads `1e-5`."""
+        if config.get("alg_name") != "PaCKE":
+            raise HyperParamsError(
+                f"{source}: alg_name: expected 'PaCKE', got {config.get('alg_name')!r}; "
+                "this configuration is for another editor, take one from hparams/PaCKE/."
+            )
+        known = [f.name for f in fields(cls)]
+        for key in config:
+            if key not in known:
+                raise HyperParamsError(f"{source}: unknown key {key!r}; {one_of(key, known)}.")
+        try:
+            return cls(**config)
+        except HyperParamsError as e:
+            raise HyperParamsError(f"{source}: {e}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, one entry a field; `from_dict` reads them back."""
+        config = asdict(self) if not isinstance(self.model_name, tuple) else dict(self.__dict__)
+        config["model_name"] = str(self.model_name)
+        return config
+
+    def authors_program(self) -> PaCKEHyperParams:
+        """A copy with every choice on the side of the authors' program (README, "Paper and program")."""
+        return type(self)(
+            **{
+                **self.__dict__,
+                "score": "zscore",
+                "trace": "call",
+                "retrace_every": 2,
+                "contrast_step": "separate",
+                "optimizer_state": "carried",
+                "value_bias": "trained",
+                "shuffle": True,
+            }
+        )
+
+
+def _at_least_zero(x: float) -> bool:
+    return math.isfinite(x) and x >= 0
+
+
+def _checked(field: str, value: Any, kind: Any) -> Any:
+    """`value` as the annotated type: text that is a number becomes one, everything else must fit already."""
+    if kind is Any:
+        return value
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        allowed = typing.get_args(kind)
+        if value not in allowed:
+            raise HyperParamsError(f"{field}: {one_of(value, list(allowed))}; got {value!r}.")
+        return value
+    options = typing.get_args(kind) if origin in (typing.Union, types.UnionType) else (kind,)
+    for option in options:
+        if option is type(None) and value is None:
+            return None
+        if option is bool and isinstance(value, bool):
+            return value
+        if option is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if option is str and isinstance(value, str):
+            return value
+    if isinstance(value, str) and (int in options or float in options):
+        try:
+            number = float(value)
+            if float in options:
+                return number
+            if number.is_integer():
+                return int(number)
+        except ValueError:
+            pass
+    expected = " or ".join("null" if o is type(None) else o.__name__ for o in options)
+    raise HyperParamsError(f"{field}: expected {expected}, got {value!r} ({type(value).__name__}); correct its type.")
+
+
+def shipped_dir() -> Path:
+    """The folder with the shipped YAML files: `<ALG>/<model>.yaml`, in a checkout or in an installed package."""
+    installed = Path(__file__).parent / "_hparams"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "hparams"
+
+
+def find_yaml(name_or_path: str | Path, alg_name: str) -> Path:
+    """A file that exists as given or with `.yaml` added, or the shipped `<alg_name>/<name>.yaml`.
+
+    Raises:
+        HyperParamsError: neither exists; the message names the nearest shipped configurations.
+    """
+    text = str(name_or_path)
+    candidates = [Path(text).expanduser(), Path(text + ".yaml").expanduser()]
+    shipped = shipped_dir() / alg_name
+    if Path(text).name == text:
+        candidates += [shipped / text, shipped / f"{text}.yaml"]
+    for path in candidates:
+        if path.is_file():
+            return path
+    names = sorted(p.stem for p in shipped.glob("*.yaml"))
+    raise HyperParamsError(f"no configuration {text!r} for {alg_name}: not a file, and {one_of(Path(text).stem, names)}.")

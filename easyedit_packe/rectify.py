@@ -1,0 +1,211 @@
+"""How to edit: train the chosen nodes with the contrastive loss (paper, section 3.3, Eq. 7).
+
+`J = L(f_T+(x), y*) + lambda L(f_T-(x), y)`: the first term moves only critical nodes towards the target y*, the
+second only negative nodes, towards what the unedited model says at the same positions.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from .errors import ModelError
+from .ffn import FFNMap
+from .hooks import frozen
+from .hparams import PaCKEHyperParams
+from .objective import answer_logits, token_losses
+from .patch import WeightPatch
+from .requests import Batch, Encoded, collate
+from .slices import Slices, spread
+from .tracing import NodeSets, choose_nodes, trace
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class Rectification:
+    """Outcome of `rectify`.
+
+    Attributes:
+        patch: the edit; the model itself is unchanged.
+        nodes: the nodes chosen at each tracing.
+        losses: first term's mean token loss at each optimiser step, before the step.
+    """
+
+    patch: WeightPatch
+    nodes: list[NodeSets] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+
+def rectify(model: nn.Module, ffn: FFNMap, requests: Sequence[Encoded], hparams: PaCKEHyperParams) -> Rectification:
+    """Trace the requests together, train their nodes, and return the change as a patch.
+
+    The model's weights are read, never written.
+
+    Raises:
+        ModelError: the loss is not finite (NaN or infinite weights, or a learning rate that is far too large),
+            or the model has fewer nodes than T+ and T- need.
+    """
+    with frozen(model):
+        return _Run(model, ffn, requests, hparams).run()
+
+
+class _Run:
+    """One call of `rectify`: the state that its steps share."""
+
+    def __init__(self, model: nn.Module, ffn: FFNMap, requests: Sequence[Encoded], hparams: PaCKEHyperParams) -> None:
+        needed = hparams.num_critical_paths + hparams.num_negative_paths
+        if needed > ffn.num_nodes:
+            raise ModelError(
+                f"num_critical_paths + num_negative_paths: expected at most the model's {ffn.num_nodes} nodes a "
+                f"module, got {needed}; lower them."
+            )
+        self.model, self.ffn, self.requests, self.hparams = model, ffn, requests, hparams
+        self.contrast = hparams.contrast_weight > 0 and hparams.num_negative_paths > 0
+        self.slices = Slices(ffn, train_value_bias=hparams.value_bias == "trained")
+        self.device = model.get_input_embeddings().weight.device
+        self.unedited: dict[int, Tensor] = {}  # y: the unedited model's arg-max at each request's answer
+        self.optimizer: torch.optim.Adam | None = None
+        self.generator = torch.Generator().manual_seed(hparams.seed)
+
+    def run(self) -> Rectification:
+        result = Rectification(WeightPatch({}))
+        losses: list[Tensor] = []
+        for step in range(self.hparams.num_steps):
+            if step == 0 or (self.hparams.retrace_every and step % self.hparams.retrace_every == 0):
+                nodes = self.trace()
+                self.start_training(nodes)
+                result.nodes.append(nodes)
+            pass_losses = []
+            for batch in self.optimizer_batches():
+                pass_losses.append(self.train_on(batch))
+            losses.extend(pass_losses)
+            if self.hparams.loss_threshold is not None:
+                if torch.stack(pass_losses).mean().item() < self.hparams.loss_threshold:
+                    break
+        result.losses = torch.stack(losses).tolist() if losses else []
+        if not all(torch.isfinite(t).all() for t in self.slices.leaves) or not torch.tensor(result.losses).isfinite().all():
+            raise ModelError(
+                f"the loss became {result.losses[-1]} and the edit is not finite; "
+                f"check the model's weights, or lower lr (now {self.hparams.lr})."
+            )
+        result.patch = self.slices.patch()
+        LOG.debug("losses of the first term by step: %s", result.losses)
+        return result
+
+    # Batches
+
+    def optimizer_batches(self) -> Iterator[list[int]]:
+        """The requests of each optimiser step of one pass."""
+        n = len(self.requests)
+        order = torch.randperm(n, generator=self.generator).tolist() if self.hparams.shuffle else list(range(n))
+        size = self.hparams.edit_batch_size or n
+        yield from (order[i : i + size] for i in range(0, n, size))
+
+    def forward_batches(self, indices: Sequence[int]) -> Iterator[tuple[Sequence[int], Batch]]:
+        """The requests of each forward pass, and their tokens."""
+        size = self.hparams.micro_batch_size or len(indices)
+        for i in range(0, len(indices), size):
+            part = indices[i : i + size]
+            yield part, collate([self.requests[j] for j in part], self.device)
+
+    # Where to edit
+
+    def trace(self) -> NodeSets:
+        """Choose T+ and T- by the gradient of the first term, summed over the pass's optimiser batches."""
+        weights = torch.zeros(len(self.requests))
+        size = self.hparams.edit_batch_size or len(self.requests)
+        everything = list(range(len(self.requests)))
+        for i in range(0, len(everything), size):
+            batch = everything[i : i + size]
+            weights[batch] = 1 / sum(len(self.requests[j].answer) for j in batch)
+
+        def loss_of(part: Sequence[int], batch: Batch) -> Tensor:
+            with self.slices.attached(train=False):
+                logits = answer_logits(self.model, batch)
+            self.remember_unedited(part, logits)
+            loss = (token_losses(logits, batch.targets) * weights[part].to(logits)[batch.rows.to(logits.device)]).sum()
+            if not torch.isfinite(loss):
+                raise ModelError(
+                    f"expected a finite loss before editing, got {loss.item()}; the model's weights hold NaN or "
+                    "infinite values, or overflow in its dtype: load it again, or in float32 or bfloat16."
+                )
+            return loss
+
+        parts = [lambda p=p, b=b: loss_of(p, b) for p, b in self.forward_batches(everything)]
+        scores = trace(self.ffn, parts, self.hparams.score, self.hparams.trace_matrices)
+        return choose_nodes(scores, self.hparams.num_critical_paths, self.hparams.num_negative_paths)
+
+    def remember_unedited(self, part: Sequence[int], logits: Tensor) -> None:
+        answers = logits.detach().argmax(-1).split([len(self.requests[j].answer) for j in part])
+        for j, answer in zip(part, answers, strict=True):
+            self.unedited.setdefault(j, answer)
+
+    # How to edit
+
+    def start_training(self, nodes: NodeSets) -> None:
+        """Give the optimiser the nodes of a new tracing: from nothing, or beside those it already moves."""
+        places = self.slices.choose(nodes)
+        old, leaves = self.optimizer, self.slices.leaves
+        self.optimizer = torch.optim.Adam(leaves, lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
+        if old is None or self.hparams.optimizer_state == "fresh":
+            return
+        names = [n for n in ("weight", "key_bias", "value_bias") if getattr(self.slices, n).numel()]
+        for name, before, leaf in zip(names, old.param_groups[0]["params"], leaves, strict=True):
+            state = old.state[before]
+            self.optimizer.state[leaf] = {
+                "step": state["step"].clone(),
+                "exp_avg": spread(state["exp_avg"], places[name], len(leaf)),
+                "exp_avg_sq": spread(state["exp_avg_sq"], places[name], len(leaf)),
+            }
+
+    def train_on(self, indices: Sequence[int]) -> Tensor:
+        """One optimiser step on Eq. 7 (two, if the terms take separate ones); returns the first term's loss."""
+        if not self.contrast:
+            loss, gradients = self.gradients(indices, target=True)
+            self.step(gradients)
+        elif self.hparams.contrast_step == "joint":
+            loss, gradients = self.gradients(indices, target=True, unedited=True)
+            self.step(gradients)
+        else:
+            loss, gradients = self.gradients(indices, target=True)
+            self.step(gradients)
+            _, gradients = self.gradients(indices, unedited=True)
+            self.step(gradients)
+        return loss
+
+    def gradients(
+        self, indices: Sequence[int], *, target: bool = False, unedited: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The asked terms' gradients for every leaf, each term's kept to its own nodes, from one forward pass."""
+        leaves = self.slices.leaves
+        total = [torch.zeros_like(t) for t in leaves]
+        num_tokens = sum(len(self.requests[j].answer) for j in indices)
+        first_loss = torch.zeros((), device=self.slices.weight.device)
+        for part, batch in self.forward_batches(indices):
+            with self.slices.attached():
+                logits = answer_logits(self.model, batch)
+            if target:
+                loss = token_losses(logits, batch.targets).sum() / num_tokens
+                first_loss = first_loss + loss.detach().to(first_loss.device)
+                self.add(total, torch.autograd.grad(loss, leaves, retain_graph=unedited), self.slices.critical)
+            if unedited:
+                labels = torch.cat([self.unedited[j] for j in part])
+                loss = self.hparams.contrast_weight * token_losses(logits, labels).sum() / num_tokens
+                self.add(total, torch.autograd.grad(loss, leaves), self.slices.negative)
+        return first_loss, total
+
+    def add(self, total: list[Tensor], gradients: Sequence[Tensor], mask: Tensor) -> None:
+        """Add gradients at the nodes of `mask`; the value modules' biases belong to no node and to every term."""
+        masks = {id(self.slices.weight): mask, id(self.slices.key_bias): self.slices.key_rows(mask)}
+        for leaf, sum_, gradient in zip(self.slices.leaves, total, gradients, strict=True):
+            sum_.add_(gradient * masks[id(leaf)] if id(leaf) in masks else gradient)
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        for leaf, gradient in zip(self.slices.leaves, gradients, strict=True):
+            leaf.grad = gradient
+        self.optimizer.step()

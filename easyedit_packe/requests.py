@@ -1,0 +1,152 @@
+"""Edit requests: what EasyEdit hands over, checked, tokenised and batched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import RequestError
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """One fact to write: after `prompt`, the model shall say `target`.
+
+    `subject` and `ground_truth` (the old answer) are optional and not used by the paper's objective.
+    """
+
+    prompt: str
+    target: str
+    subject: str | None = None
+    ground_truth: str | None = None
+
+    @classmethod
+    def from_dict(cls, request: Mapping[str, Any] | EditRequest) -> EditRequest:
+        """Read EasyEdit's request: `prompt` and `target_new`, optionally `subject` and `ground_truth`.
+
+        A `{}` in the prompt is filled with the subject, as ROME's data files do. Leading and trailing
+        space around the target is dropped: one space joins prompt and target, as in EasyEdit's metrics.
+
+        Raises:
+            RequestError: a field is missing, empty or of the wrong type, or the prompt lacks the subject.
+        """
+        if isinstance(request, EditRequest):
+            return request
+        if not isinstance(request, Mapping):
+            raise RequestError(f"expected a request as a mapping with prompt and target_new, got {request!r}.")
+        prompt, target = _text(request, "prompt"), _text(request, "target_new").strip()
+        subject = _text(request, "subject") if request.get("subject") is not None else None
+        if "{}" in prompt:
+            if subject is None:
+                raise RequestError(f"the prompt {prompt!r} has a {{}} but the request has no subject; add the subject.")
+            prompt = prompt.replace("{}", subject)
+        elif subject is not None and subject not in prompt:
+            raise RequestError(
+                f"expected the subject {subject!r} in the prompt, got {prompt!r}; "
+                "write it there, put {} in its place, or leave the subject out."
+            )
+        truth = request.get("ground_truth")
+        return cls(prompt, target, subject, truth if isinstance(truth, str) else None)
+
+    @property
+    def text(self) -> str:
+        """Prompt, a space, target: what the model is trained on."""
+        return f"{self.prompt} {self.target}"
+
+
+def _text(request: Mapping[str, Any], field: str) -> str:
+    value = request.get(field)
+    if not isinstance(value, str) or not value.strip():
+        what = "is missing" if field not in request else f"is {value!r}"
+        raise RequestError(f"expected a request with a non-empty text in {field!r}, but it {what}: {dict(request)}.")
+    return value
+
+
+def read_requests(requests: Iterable[Mapping[str, Any] | EditRequest]) -> list[EditRequest]:
+    """Check every request before anything is done with the first one."""
+    if isinstance(requests, Mapping | EditRequest):
+        requests = [requests]
+    read = [EditRequest.from_dict(r) for r in requests]
+    if not read:
+        raise RequestError("expected at least one request, got an empty list.")
+    return read
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of one request's text [T] and the position of the target's first token."""
+
+    ids: Tensor
+    answer_start: int
+
+    @property
+    def answer(self) -> Tensor:
+        """Target token ids [A]."""
+        return self.ids[self.answer_start :]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Requests padded on the right, whatever the tokeniser's own padding side.
+
+    Causal attention never looks to the right, so padding there changes nothing before it and needs no position ids.
+
+    Attributes:
+        ids: token ids [B, T], int64.
+        mask: 1 on text and 0 on padding [B, T], or None when nothing is padded.
+        rows, cols: where each of the N answer tokens of the batch is predicted, int64 [N].
+        targets: those tokens' ids [N].
+    """
+
+    ids: Tensor
+    mask: Tensor | None
+    rows: Tensor
+    cols: Tensor
+    targets: Tensor
+
+
+def encode(tok: Any, requests: Sequence[EditRequest], max_tokens: int | None = None) -> list[Encoded]:
+    """Tokenise each request by itself, as EasyEdit's metrics do: the target begins after the prompt's own tokens.
+
+    Raises:
+        RequestError: a target tokenises to nothing, or the text is longer than the model's `max_tokens`.
+    """
+    encoded = []
+    for request in requests:
+        ids = tok(request.text)["input_ids"]
+        start = len(tok(request.prompt)["input_ids"])
+        if len(ids) <= start:
+            raise RequestError(
+                f"the target {request.target!r} tokenises to nothing after {request.prompt!r} "
+                f"({start} tokens with and without it); give another target."
+            )
+        if start == 0:
+            raise RequestError(f"the prompt {request.prompt!r} tokenises to nothing; give a longer prompt.")
+        if max_tokens is not None and len(ids) > max_tokens:
+            raise RequestError(
+                f"expected at most {max_tokens} tokens (the model's positions), got {len(ids)} "
+                f"for {request.prompt[:60]!r}...; shorten the prompt."
+            )
+        encoded.append(Encoded(torch.tensor(ids), start))
+    return encoded
+
+
+def collate(encoded: Sequence[Encoded], device: torch.device | str = "cpu") -> Batch:
+    """Pad requests into one batch. The id used for padding is never seen: it is masked and lies to the right."""
+    lengths = [len(e.ids) for e in encoded]
+    width = max(lengths)
+    ids = torch.zeros(len(encoded), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, e in enumerate(encoded):
+        ids[row, : len(e.ids)] = e.ids
+        mask[row, : len(e.ids)] = 1
+    rows = torch.cat([torch.full((len(e.answer),), row) for row, e in enumerate(encoded)])
+    cols = torch.cat([torch.arange(e.answer_start - 1, len(e.ids) - 1) for e in encoded])
+    targets = torch.cat([e.answer for e in encoded])
+    padded = min(lengths) < width
+    move = [t.to(device) for t in (ids, mask, rows, cols, targets)]
+    return Batch(move[0], move[1] if padded else None, *move[2:])
