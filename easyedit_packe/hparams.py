@@ -81,7 +81,8 @@ class PaCKEHyperParams:
     seed: int = 42
     """Seed of that order; nothing else is random."""
     loss_threshold: float | None = None
-    """Stop after the pass whose mean loss of the first term is below this. None never stops early (the paper)."""
+    """Stop when the mean loss of the first term over a pass is below this; a pass of one step then does not take it.
+    None never stops early (the paper)."""
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))

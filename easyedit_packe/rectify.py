@@ -80,13 +80,11 @@ class _Run:
                 nodes = self.trace()
                 self.start_training(nodes)
                 result.nodes.append(nodes)
-            pass_losses = []
-            for batch in self.optimizer_batches():
-                pass_losses.append(self.train_on(batch))
+            batches = list(self.optimizer_batches())
+            pass_losses = [self.train_on(batch, may_stop=len(batches) == 1) for batch in batches]
             losses.extend(pass_losses)
-            if self.hparams.loss_threshold is not None:
-                if torch.stack(pass_losses).mean().item() < self.hparams.loss_threshold:
-                    break
+            if self.is_enough(torch.stack(pass_losses).mean()):
+                break
         result.losses = torch.stack(losses).tolist() if losses else []
         if not all(torch.isfinite(t).all() for t in self.slices.leaves) or not torch.tensor(result.losses).isfinite().all():
             raise ModelError(
@@ -163,25 +161,30 @@ class _Run:
                 "exp_avg_sq": spread(state["exp_avg_sq"], places[name], len(leaf)),
             }
 
-    def train_on(self, indices: Sequence[int]) -> Tensor:
-        """One optimiser step on Eq. 7 (two, if the terms take separate ones); returns the first term's loss."""
-        if not self.contrast:
-            loss, gradients = self.gradients(indices, target=True)
+    def is_enough(self, loss: Tensor) -> bool:
+        """Whether the loss is below the threshold; without one, the loss is not waited for."""
+        return self.hparams.loss_threshold is not None and loss.item() < self.hparams.loss_threshold
+
+    def train_on(self, indices: Sequence[int], may_stop: bool) -> Tensor:
+        """One optimiser step on Eq. 7 (two, if the terms take separate ones); returns the first term's loss.
+
+        Where the batch is the whole pass (`may_stop`), a loss below the threshold ends it without a step.
+        """
+        joint = self.contrast and self.hparams.contrast_step == "joint"
+        loss, gradients = self.gradients(indices, target=True, unedited=joint, may_stop=may_stop)
+        if gradients:
             self.step(gradients)
-        elif self.hparams.contrast_step == "joint":
-            loss, gradients = self.gradients(indices, target=True, unedited=True)
-            self.step(gradients)
-        else:
-            loss, gradients = self.gradients(indices, target=True)
-            self.step(gradients)
-            _, gradients = self.gradients(indices, unedited=True)
-            self.step(gradients)
+            if self.contrast and not joint:
+                self.step(self.gradients(indices, unedited=True)[1])
         return loss
 
     def gradients(
-        self, indices: Sequence[int], *, target: bool = False, unedited: bool = False
+        self, indices: Sequence[int], *, target: bool = False, unedited: bool = False, may_stop: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
-        """The asked terms' gradients for every leaf, each term's kept to its own nodes, from one forward pass."""
+        """The asked terms' gradients for every leaf, each term's kept to its own nodes, from one forward pass.
+
+        With `may_stop` there are no gradients if the first term's loss is below the threshold.
+        """
         leaves = self.slices.leaves
         total = [torch.zeros_like(t) for t in leaves]
         num_tokens = sum(len(self.requests[j].answer) for j in indices)
@@ -192,12 +195,14 @@ class _Run:
             if target:
                 loss = token_losses(logits, batch.targets).sum() / num_tokens
                 first_loss = first_loss + loss.detach().to(first_loss.device)
+                if may_stop and len(part) == len(indices) and self.is_enough(first_loss):
+                    return first_loss, []
                 self.add(total, torch.autograd.grad(loss, leaves, retain_graph=unedited), self.slices.critical)
             if unedited:
                 labels = torch.cat([self.unedited[j] for j in part])
                 loss = self.hparams.contrast_weight * token_losses(logits, labels).sum() / num_tokens
                 self.add(total, torch.autograd.grad(loss, leaves), self.slices.negative)
-        return first_loss, total
+        return first_loss, [] if may_stop and self.is_enough(first_loss) else total
 
     def add(self, total: list[Tensor], gradients: Sequence[Tensor], mask: Tensor) -> None:
         """Add gradients at the nodes of `mask`; the value modules' biases belong to no node and to every term."""

@@ -1,0 +1,140 @@
+"""Make PaCKE one of EasyEdit's editors, in memory; no file of EasyEdit is changed."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from typing import Any
+
+import torch
+
+from ..editor import apply_packe_to_model
+from ..errors import EasyEditError, one_of
+from ..hparams import PaCKEHyperParams
+from ..models import SOURCES, LoadedModel, load
+from .compat import bridged
+from .locate import Found, import_easyeditor
+
+BATCHABLE = {"PaCKE"}
+"""Editors of this package that take several requests in one call."""
+
+_MARK = "__packe__"
+_METHODS = ("edit", "batch_edit", "edit_requests", "normal_edit", "generate_edit", "edit_dataset")
+
+
+def register() -> Found:
+    """Add `PaCKE` to the EasyEdit on this machine; a second call changes nothing.
+
+    Afterwards `BaseEditor.from_hparams(PaCKEHyperParams.from_hparams(...))` works, and so do its `edit`,
+    `batch_edit` and, where the release has them, `edit_requests`, `normal_edit` and `generate_edit`. In both
+    releases `model_name` may then be a `LoadedModel` or a name that `packe model fetch` knows, `device` may be
+    "cpu", and `edit(..., sequential_edit=True)` keeps each edit.
+
+    Returns:
+        Which EasyEdit was found.
+
+    Raises:
+        EasyEditError: none was found.
+    """
+    easyeditor, found = import_easyeditor()
+    # Editors look methods up in this very dictionary, so it is added to in place.
+    alg_dict = importlib.import_module("easyeditor.util.alg_dict").ALG_DICT
+    alg_dict["PaCKE"] = apply_packe_to_model
+    _make_batchable(importlib.import_module("easyeditor.editors.batch_editor").BatchEditor)
+    _bridge(importlib.import_module("easyeditor.editors.editor").BaseEditor)
+    return found
+
+
+def hparams_class(alg_name: str) -> type:
+    """The hyper-parameter class of an editor of the installed EasyEdit, or of this package.
+
+    Raises:
+        EasyEditError: this EasyEdit has no such editor; the message names the nearest.
+    """
+    easyeditor, found = import_easyeditor()
+    if alg_name == "PaCKE":
+        return PaCKEHyperParams
+    known = importlib.import_module("easyeditor.util.alg_dict").ALG_DICT
+    classes = {name.removesuffix("HyperParams").replace("_", "-").lower(): c for name, c in vars(easyeditor).items()
+               if name.endswith("HyperParams") and inspect.isclass(c)}  # fmt: skip
+    if alg_name in known and alg_name.replace("_", "-").lower() in classes:
+        return classes[alg_name.replace("_", "-").lower()]
+    raise EasyEditError(f"{found} has no text editor {alg_name!r}; {one_of(alg_name, sorted({*known, 'PaCKE'}))}.")
+
+
+def _make_batchable(batch_editor: type) -> None:
+    original = batch_editor.is_batchable_method
+    if getattr(original, _MARK, False):
+        return
+
+    @functools.wraps(original)
+    def is_batchable_method(alg_name: str) -> bool:
+        return alg_name in BATCHABLE or original(alg_name)
+
+    setattr(is_batchable_method, _MARK, True)
+    batch_editor.is_batchable_method = staticmethod(is_batchable_method)
+
+
+def _bridge(base_editor: type) -> None:
+    if getattr(base_editor.__init__, _MARK, False):
+        return
+    only_cuda = importlib.util.find_spec("easyeditor.util.device") is None
+    has_sequential = "sequential_edit" in inspect.signature(base_editor.edit).parameters
+
+    original_init = base_editor.__init__
+
+    @functools.wraps(original_init)
+    def __init__(self: Any, hparams: Any, *args: Any, **kwargs: Any) -> None:
+        name = hparams.model_name
+        with bridged(hparams, only_cuda):
+            if type(name) is str and (name in SOURCES or hparams.alg_name in BATCHABLE):
+                hparams.model_name = _loaded(hparams)
+            try:
+                original_init(self, hparams, *args, **kwargs)
+            finally:
+                hparams.model_name = name
+
+    setattr(__init__, _MARK, True)
+    base_editor.__init__ = __init__
+    for method in _METHODS:
+        original = getattr(base_editor, method, None)
+        if original is not None:
+            setattr(base_editor, method, _bridged_method(original, only_cuda, has_sequential))
+
+
+def _bridged_method(original: Any, only_cuda: bool, has_sequential: bool) -> Any:
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with bridged(self.hparams, only_cuda):
+            if not has_sequential and kwargs.pop("sequential_edit", False):
+                return _sequentially(self, original, args, kwargs)
+            return original(self, *args, **kwargs)
+
+    return method
+
+
+def _sequentially(editor: Any, original: Any, args: tuple, kwargs: dict) -> Any:
+    """`sequential_edit=True` for a release that always rolls back: hand it nothing to roll back with."""
+    apply_algo, last = editor.apply_algo, [None]
+
+    def keep(*a: Any, **k: Any) -> Any:
+        model, last[0] = apply_algo(*a, **k)
+        return model, (lambda: None) if callable(last[0]) and not hasattr(last[0], "items") else {}
+
+    editor.apply_algo = keep
+    try:
+        metrics, model, _ = original(editor, *args, **kwargs)
+        return metrics, model, last[0]
+    finally:
+        editor.apply_algo = apply_algo
+
+
+def _loaded(hparams: Any) -> LoadedModel:
+    """The model of `hparams.model_name` under its own name, whatever that is; EasyEdit loads by a list of names."""
+    dtype = torch.float16 if getattr(hparams, "fp16", False) else torch.float32
+    device_map = "auto" if getattr(hparams, "model_parallel", False) else None
+    model, tok = load(hparams.model_name, dtype=dtype, device_map=device_map)
+    # The side EasyEdit itself gives a decoder model's tokeniser.
+    tok.padding_side = "left"
+    return LoadedModel(hparams.model_name, model, tok)

@@ -1,0 +1,98 @@
+"""Tiny random models of each architecture, and a tokeniser that splits on white space."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTJConfig,
+    GPTJForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+
+REQUESTS = [
+    {"prompt": "Anna Berg was born in", "target_new": "Bergen", "subject": "Anna Berg", "ground_truth": "Oslo"},
+    {"prompt": "Omar plays", "target_new": "the piano", "subject": "Omar"},
+    {"prompt": "The author of Grey Tides is", "target_new": "Ivo Marsh the piano", "subject": "Grey Tides"},
+]
+WORDS = sorted({w for r in REQUESTS for t in r.values() for w in t.split()} | {"Oslo", "Who", "wrote", "violin"})
+
+_COMMON = {"hidden_size": 16, "num_attention_heads": 2, "max_position_embeddings": 64}
+ARCHITECTURES = {
+    "llama": (LlamaForCausalLM, LlamaConfig, {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1}),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config, {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1}),
+    "gptj": (GPTJForCausalLM, GPTJConfig, {"n_embd": 16, "n_head": 2, "n_inner": 32, "rotary_dim": 4, "n_positions": 64}),
+    "gpt2": (GPT2LMHeadModel, GPT2Config, {"n_embd": 16, "n_head": 2, "n_inner": 32, "n_positions": 64}),
+}
+
+
+def make_tokenizer(padding_side: str = "right", pad: bool = True) -> PreTrainedTokenizerFast:
+    vocabulary = {w: i for i, w in enumerate(["<unk>", "<eos>", *WORDS])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tok = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", eos_token="<eos>")
+    if pad:
+        tok.pad_token = "<eos>"
+    tok.padding_side = padding_side
+    return tok
+
+
+def make_model(architecture: str, dtype: torch.dtype = torch.float32, seed: int = 0, layers: int = 3, **changes):
+    """A random model large enough in its weights that an edit has something to push against."""
+    cls, config_cls, options = ARCHITECTURES[architecture]
+    layer_key = "n_layer" if architecture.startswith("gpt") else "num_hidden_layers"
+    config = config_cls(
+        **{**options, layer_key: layers, "vocab_size": len(WORDS) + 2, "bos_token_id": 1, "eos_token_id": 1, **changes}
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = cls(config)
+        for p in model.parameters():  # also the biases, which start at zero, and away from tied or dead weights
+            p.data.normal_(0, 0.3) if p.ndim > 1 else p.data.add_(torch.randn_like(p) * 0.1)
+    return model.to(dtype).eval()
+
+
+@pytest.fixture
+def tok():
+    return make_tokenizer()
+
+
+@pytest.fixture(params=sorted(ARCHITECTURES))
+def architecture(request):
+    return request.param
+
+
+@pytest.fixture
+def requests_list():
+    return [dict(r) for r in REQUESTS]
+
+
+def snapshot(model) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in model.state_dict().items()}
+
+
+def assert_same_bits(model, before: dict[str, torch.Tensor]) -> None:
+    from easyedit_packe.patch import same_bits
+
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    for name in before:
+        assert same_bits(after[name], before[name]), name
+
+
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared is not here")

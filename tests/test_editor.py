@@ -1,0 +1,256 @@
+"""`apply_packe_to_model` keeps EasyEdit's contract and leaves everything else as it was."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+
+import easyedit_packe.rectify
+from easyedit_packe import OriginalWeights, PaCKEHyperParams, WeightPatch, apply_packe_to_model, compute_patch
+from easyedit_packe.errors import HyperParamsError, ModelError, RequestError
+from easyedit_packe.patch import same_bits
+
+from .conftest import REQUESTS, assert_same_bits, make_model, make_tokenizer, snapshot
+
+HP = PaCKEHyperParams(num_critical_paths=4, lr=1e-2, num_steps=6)
+
+
+def easyedit_restore(model, weights_copy):
+    """How EasyEdit takes an edit back."""
+    with torch.no_grad():
+        for name, value in weights_copy.items():
+            model.get_parameter(name)[...] = value
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("how", ["easyedit", "restore", "revert"])
+def test_restore_is_bit_exact(architecture, dtype, how):
+    model = make_model(architecture, dtype)
+    model.get_input_embeddings().weight.data[0, 0] = -0.0
+    before = snapshot(model)
+    edited, weights_copy = apply_packe_to_model(model, make_tokenizer(), REQUESTS, HP, return_orig_weights=True)
+    assert edited is model
+    assert isinstance(weights_copy, OriginalWeights)
+    changed = {n for n, p in model.state_dict().items() if not same_bits(p, before[n])}
+    assert changed
+    assert changed <= set(weights_copy)
+    if how == "easyedit":
+        easyedit_restore(model, weights_copy)
+    elif how == "restore":
+        weights_copy.restore()
+    else:
+        weights_copy.patch.revert(model)
+    assert_same_bits(model, before)
+
+
+def test_originals_hold_only_slices_until_asked():
+    model = make_model("llama")
+    before = snapshot(model)
+    _, weights_copy = apply_packe_to_model(model, make_tokenizer(), REQUESTS, HP, return_orig_weights=True)
+    held = sum(s.old.numel() for s in weights_copy.patch.slices.values())
+    assert held == weights_copy.patch.num_weights < sum(before[n].numel() for n in weights_copy) / 2
+    for name in weights_copy:
+        assert same_bits(weights_copy[name], before[name])
+    with pytest.raises(KeyError):
+        weights_copy["model.embed_tokens.weight"]
+
+
+def test_without_originals_the_mapping_is_empty():
+    assert apply_packe_to_model(make_model("llama"), make_tokenizer(), REQUESTS, HP)[1] == {}
+
+
+def test_copy_leaves_the_model_alone(architecture):
+    model = make_model(architecture)
+    before = snapshot(model)
+    edited, weights_copy = apply_packe_to_model(
+        model, make_tokenizer(), REQUESTS, HP, copy=True, return_orig_weights=True
+    )
+    assert edited is not model
+    assert_same_bits(model, before)
+    easyedit_restore(edited, weights_copy)
+    assert_same_bits(edited, before)
+
+
+def state_of_the_world(model, tok):
+    return (
+        [m.training for m in model.modules()],
+        [p.requires_grad for p in model.parameters()],
+        [p.grad for p in model.parameters()],
+        [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()],
+        tok.padding_side,
+        tok.pad_token,
+        random.getstate()[1][:5],
+        np.random.get_state()[1][:5].tolist(),
+        torch.get_rng_state().tolist(),
+        torch.is_grad_enabled(),
+    )
+
+
+@pytest.mark.parametrize("fail_at", [None, "trace", "train", "apply"])
+def test_everything_else_is_restored(architecture, fail_at, monkeypatch):
+    model, tok = make_model(architecture), make_tokenizer("left")
+    model.train()
+    next(model.modules()).training = False  # a mixture, as after a user's own eval() of a part
+    next(model.parameters()).requires_grad_(False)
+    before, world = snapshot(model), state_of_the_world(model, tok)
+    if fail_at is None:
+        apply_packe_to_model(model, tok, REQUESTS, HP)
+    else:
+        calls = {"n": 0}
+
+        def broken(original, last):
+            def call(*args, **kwargs):
+                calls["n"] += 1
+                if calls["n"] == last:
+                    raise KeyboardInterrupt
+                return original(*args, **kwargs)
+
+            return call
+
+        if fail_at == "trace":
+            monkeypatch.setattr(easyedit_packe.rectify, "choose_nodes", broken(None, 1))
+        elif fail_at == "train":
+            monkeypatch.setattr(torch.optim.Adam, "step", broken(torch.optim.Adam.step, 3))
+        else:
+            slice_type = easyedit_packe.patch.Slice
+            monkeypatch.setattr(slice_type, "write", broken(slice_type.write, 3))
+        with pytest.raises(KeyboardInterrupt):
+            apply_packe_to_model(model, tok, REQUESTS, HP)
+        assert_same_bits(model, before)
+    assert state_of_the_world(model, tok) == world
+
+
+def test_inside_no_grad_and_with_requests_left_alone():
+    model, requests = make_model("llama"), copy.deepcopy(REQUESTS)
+    expected = compute_patch(model, make_tokenizer(), requests, HP)
+    with torch.no_grad():
+        patch = compute_patch(model, make_tokenizer(), requests, HP)
+        assert not torch.is_grad_enabled()
+    assert requests == REQUESTS
+    for name, s in expected.slices.items():
+        assert torch.equal(s.new, patch.slices[name].new)
+
+
+@pytest.mark.parametrize(("side", "pad"), [("left", True), ("right", False)])
+def test_padding_sides_agree(architecture, side, pad):
+    model = make_model(architecture)
+    expected = compute_patch(model, make_tokenizer("right"), REQUESTS, HP)
+    patch = compute_patch(model, make_tokenizer(side, pad), REQUESTS, HP)
+    for name, s in expected.slices.items():
+        assert torch.equal(s.new, patch.slices[name].new)
+
+
+def test_batched_with_padding_or_one_by_one_agree(architecture):
+    """A forward pass over padded requests computes what single passes compute."""
+    model = make_model(architecture, torch.float64)
+    together = compute_patch(model, make_tokenizer(), REQUESTS, HP)
+    single = compute_patch(model, make_tokenizer(), REQUESTS, PaCKEHyperParams(**{**HP.to_dict(), "micro_batch_size": 1}))
+    for name, s in together.slices.items():
+        atol = 1e-5 if architecture == "gptj" else 1e-10
+        torch.testing.assert_close(s.new, single.slices[name].new, rtol=0, atol=atol)
+
+
+def test_twice_with_one_seed_is_identical(architecture):
+    model = make_model(architecture)
+    hp = PaCKEHyperParams(**{**HP.to_dict(), "shuffle": True, "retrace_every": 2})
+    first = compute_patch(model, make_tokenizer(), REQUESTS, hp)
+    torch.manual_seed(7)
+    second = compute_patch(model, make_tokenizer(), REQUESTS, hp)
+    assert first.slices.keys() == second.slices.keys()
+    for name, s in first.slices.items():
+        assert same_bits(s.new, second.slices[name].new)
+
+
+def test_request_by_request_is_one_call_after_another(architecture):
+    model, tok = make_model(architecture), make_tokenizer()
+    before = snapshot(model)
+    hp = PaCKEHyperParams(**{**HP.to_dict(), "trace": "request"})
+    merged = compute_patch(model, tok, REQUESTS, hp)
+    assert_same_bits(model, before)
+    for request in REQUESTS:
+        apply_packe_to_model(model, tok, [request], HP)
+    one_by_one = snapshot(model)
+    for name in before:
+        model.state_dict()[name].copy_(before[name])
+    merged.apply(model)
+    assert_same_bits(model, one_by_one)
+    merged.revert(model)
+    assert_same_bits(model, before)
+
+
+def test_request_by_request_is_undone_after_an_exception(monkeypatch):
+    model, before = make_model("llama"), None
+    before = snapshot(model)
+    original, calls = easyedit_packe.editor.rectify, []
+
+    def fails_at_the_third(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(easyedit_packe.editor, "rectify", fails_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        compute_patch(model, make_tokenizer(), REQUESTS, PaCKEHyperParams(**{**HP.to_dict(), "trace": "request"}))
+    assert_same_bits(model, before)
+
+
+@pytest.mark.parametrize(
+    ("requests", "hp", "error"),
+    [
+        ([], HP, RequestError),
+        ([{"prompt": "a", "target_new": ""}], HP, RequestError),
+        (REQUESTS, {"alg_name": "PaCKE"}, HyperParamsError),
+        (REQUESTS, PaCKEHyperParams(device=99), HyperParamsError),
+        (REQUESTS, PaCKEHyperParams(device="cuda:98"), HyperParamsError),
+        (REQUESTS, PaCKEHyperParams(device="warp"), HyperParamsError),
+        (REQUESTS, PaCKEHyperParams(num_critical_paths=500), ModelError),
+    ],
+)
+def test_bad_input_leaves_the_model_untouched(requests, hp, error):
+    model = make_model("llama")
+    before = snapshot(model)
+    with pytest.raises(error):
+        apply_packe_to_model(model, make_tokenizer(), requests, hp)
+    assert_same_bits(model, before)
+
+
+def test_diverging_edits_are_refused():
+    model = make_model("llama")
+    before = snapshot(model)
+    with pytest.raises(ModelError, match="lower lr"):
+        apply_packe_to_model(model, make_tokenizer(), REQUESTS, PaCKEHyperParams(lr=1e30, num_steps=4))
+    assert_same_bits(model, before)
+
+
+def test_a_model_placed_by_a_device_map(tmp_path):
+    """accelerate's own hooks around every module, as with a model spread over GPUs."""
+    from transformers import AutoModelForCausalLM
+
+    model = make_model("llama")
+    model.save_pretrained(tmp_path)
+    spread = AutoModelForCausalLM.from_pretrained(tmp_path, device_map={"": "cpu"})
+    from accelerate import dispatch_model
+
+    spread = dispatch_model(spread, {"model": "cpu", "lm_head": "cpu"}, main_device="cpu", force_hooks=True)
+    expected = compute_patch(model, make_tokenizer(), REQUESTS, HP)
+    patch = compute_patch(spread, make_tokenizer(), REQUESTS, HP)
+    for name, s in expected.slices.items():
+        assert torch.equal(s.new, patch.slices[name].new)
+
+
+def test_merge_of_nothing_in_common_and_everything():
+    model, tok = make_model("llama"), make_tokenizer()
+    before = snapshot(model)
+    patches = []
+    for request in REQUESTS:
+        patches.append(compute_patch(model, tok, [request], HP))
+        patches[-1].apply(model)
+    after = snapshot(model)
+    for patch in reversed(patches):
+        patch.revert(model)
+    assert_same_bits(model, before)
+    WeightPatch.merge(patches).apply(model)
+    assert_same_bits(model, after)
