@@ -55,7 +55,7 @@ def test_gradient_sum_is_the_slope_of_the_loss_along_a_node(architecture, kind):
     model = make_model(architecture, torch.float64)
     scores = traced(model, "gradient_sum")
     m = next(m for m in FFNMap.of(model).modules if m.kind == kind and m.layer == 1)
-    part, eps, j = parts_of(model)[0], 1e-5, 5
+    part, eps, j = parts_of(model)[0], 1e-3, 5
     values = []
     with torch.no_grad():
         for sign in (1, -1):
@@ -67,8 +67,8 @@ def test_gradient_sum_is_the_slope_of_the_loss_along_a_node(architecture, kind):
             if m.has_node_bias:
                 m.bias[j] -= sign * eps
     slope = (values[0] - values[1]) / (2 * eps)
-    tolerance = 1e-2 if architecture == "gptj" else 1e-6  # float32 attention inside GPT-J
-    assert scores[m.name][j].item() == pytest.approx(slope, rel=tolerance, abs=tolerance)
+    # Llama's norm and GPT-J's attention compute in float32 inside a float64 model: hence the step and the tolerance.
+    assert scores[m.name][j].item() == pytest.approx(slope, rel=2e-3, abs=2e-3)
 
 
 @pytest.mark.parametrize("architecture", ["gptj", "gpt2"])
@@ -122,8 +122,8 @@ def peak_bytes(run) -> int:
 
 @pytest.mark.parametrize(("size", "matrices"), [(None, 1), (1, 1)])
 def test_at_most_one_matrix_exists_while_tracing(size, matrices):
-    model = make_model("llama", layers=4, hidden_size=128, intermediate_size=4096)
-    matrix = 128 * 4096 * 4
+    model = make_model("llama", layers=2, hidden_size=512, intermediate_size=4096)
+    matrix = 512 * 4096 * 4
     with frozen(model):
         activations = peak_bytes(lambda: traced(model, "gradient_sum", size=None))
         used = peak_bytes(lambda: traced(model, "zscore", size=size, matrices=matrices))

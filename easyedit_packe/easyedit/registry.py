@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from ..editor import apply_packe_to_model
-from ..errors import EasyEditError, one_of
+from ..errors import EasyEditError, RequestError, one_of
 from ..hparams import PaCKEHyperParams
 from ..models import SOURCES, LoadedModel, load
+from ..requests import read_requests
 from .compat import bridged
 from .locate import Found, import_easyeditor
 
@@ -28,8 +29,9 @@ def register() -> Found:
 
     Afterwards `BaseEditor.from_hparams(PaCKEHyperParams.from_hparams(...))` works, and so do its `edit`,
     `batch_edit` and, where the release has them, `edit_requests`, `normal_edit` and `generate_edit`. In both
-    releases `model_name` may then be a `LoadedModel` or a name that `packe model fetch` knows, `device` may be
-    "cpu", and `edit(..., sequential_edit=True)` keeps each edit.
+    releases, and for EasyEdit's own editors too, `model_name` may then be a `LoadedModel` or a name that
+    `packe model fetch` knows, `device` may be "cpu", `edit` takes any `batch_size`, and edits are rolled back unless
+    `sequential_edit=True`.
 
     Returns:
         Which EasyEdit was found.
@@ -104,14 +106,48 @@ def _bridge(base_editor: type) -> None:
 
 
 def _bridged_method(original: Any, only_cuda: bool, has_sequential: bool) -> Any:
+    one_by_one = original.__name__ in ("edit", "edit_requests", "generate_edit")
+    signature = inspect.signature(original)
+
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         with bridged(self.hparams, only_cuda):
-            if not has_sequential and kwargs.pop("sequential_edit", False):
-                return _sequentially(self, original, args, kwargs)
-            return original(self, *args, **kwargs)
+            if self.alg_name in BATCHABLE:
+                # EasyEdit measures before it edits, and its metrics fail obscurely on requests that cannot be edited.
+                _check_requests(signature.bind_partial(self, *args, **kwargs).arguments)
+            if one_by_one and hasattr(self.hparams, "batch_size"):
+                self.hparams.batch_size = 1  # these take one request a call, and refuse any other setting
+            if has_sequential or "keep_original_weight" not in signature.parameters:
+                return original(self, *args, **kwargs)
+            # The PyPI release: its own editors are rolled back only with keep_original_weight=True.
+            if kwargs.pop("sequential_edit", not kwargs.get("keep_original_weight", True)):
+                return _sequentially(self, original, args, {**kwargs, "keep_original_weight": False})
+            return original(self, *args, **{**kwargs, "keep_original_weight": True})
 
     return method
+
+
+def _check_requests(arguments: dict[str, Any]) -> None:
+    """Refuse, before anything is measured, what `read_requests` would refuse.
+
+    Raises:
+        RequestError: see there.
+    """
+    arguments = {**arguments, **arguments.get("kwargs", {})}
+    requests = arguments.get("requests")
+    if requests is None and "prompts" in arguments and "target_new" in arguments:
+        columns = {"prompt": arguments["prompts"], "target_new": arguments["target_new"]}
+        if arguments.get("subject") is not None:
+            columns["subject"] = arguments["subject"]
+        columns = {k: [v] if isinstance(v, str) else list(v) for k, v in columns.items()}
+        if len({len(v) for v in columns.values()}) > 1:
+            raise RequestError(
+                "expected as many targets and subjects as prompts, got "
+                + ", ".join(f"{len(v)} in {k}" for k, v in columns.items()) + "."
+            )  # fmt: skip
+        requests = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    if requests is not None:
+        read_requests(requests)
 
 
 def _sequentially(editor: Any, original: Any, args: tuple, kwargs: dict) -> Any:

@@ -1,0 +1,41 @@
+# `make demo` and `make test` set up .venv once and reuse it. Variables: PYTHON, TORCH, EASYEDIT_HOME.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+TRANSFORMERS ?= transformers==5.5.4
+EASYEDIT ?= easyeditor==0.0.1.dev0
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint setup clean
+
+setup: .venv/done
+
+.venv/done: setup.py Makefile
+	@echo "setting up .venv"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@# Without a GPU, torch's CPU build: from its own index where that answers, else whatever the package index has.
+	@index=""; \
+	if ! command -v nvidia-smi >/dev/null && $(BIN)/python -c \
+	  "import urllib.request as u; u.urlopen('$(CPU_INDEX)/torch/', timeout=5)" 2>/dev/null; \
+	then index="--extra-index-url $(CPU_INDEX)"; fi; \
+	$(PIP) $$index "$(TORCH)"
+	@$(PIP) "$(TRANSFORMERS)" --editable ".[easyedit,test]"
+	@$(PIP) --no-deps "$(EASYEDIT)"
+	@touch $@
+
+demo: setup
+	@$(BIN)/python examples/quickstart.py
+
+# All tests with the PyPI release of EasyEdit; those of tests/easyedit also with EASYEDIT_HOME where that is set.
+test: setup
+	$(BIN)/ruff check .
+	EASYEDIT_HOME="$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(BIN)/python -m pytest
+	@if [ -n "$(EASYEDIT_HOME)" ]; then echo "again, with $(EASYEDIT_HOME)"; \
+	  EASYEDIT_HOME="$(EASYEDIT_HOME)" $(BIN)/python -m pytest tests/easyedit; fi
+
+lint: setup
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,9 @@
+"""Edit ZsRE records with any editor of EasyEdit.
+
+python examples/run_zsre.py --editing_method PaCKE --hparams_dir smollm2-135m --data_dir zsre_mend_eval.json --ds_size 20
+"""
+
+from easyedit_packe.evaluation.runs import main
+
+if __name__ == "__main__":
+    main("ZsRE")
