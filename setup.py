@@ -30,7 +30,14 @@ setup(
     ],
     extras_require={
         # What EasyEdit's text editors import. EasyEdit itself pins ancient versions: install it with --no-deps.
-        "easyedit": ["datasets>=3", "higher>=0.2.1", "matplotlib>=3.8", "nltk>=3.9", "scikit-learn>=1.4", "scipy>=1.11"],
+        "easyedit": [
+            "datasets>=3",
+            "higher>=0.2.1",
+            "matplotlib>=3.8",
+            "nltk>=3.9",
+            "scikit-learn>=1.4",
+            "scipy>=1.11",
+        ],
         "test": ["hypothesis>=6.100", "pytest>=8", "ruff>=0.12"],
     },
     entry_points={"console_scripts": ["packe=easyedit_packe.cli:app"]},

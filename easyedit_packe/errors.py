@@ -1,5 +1,7 @@
 """Errors. Each message says what was expected, what came, and what to do."""
 
+import difflib
+
 
 class PaCKEError(Exception):
     """Base of every error this package raises on purpose; catch it to catch them all."""
@@ -29,10 +31,9 @@ class FetchError(PaCKEError, RuntimeError):
     """A file that has to be fetched or converted once could not be."""
 
 
-def one_of(value: object, known: list[str]) -> str:
+def one_of(value: object, known: list) -> str:
     """Text for an error message: the nearest known names first, then all of them."""
-    import difflib
-
-    near = difflib.get_close_matches(str(value), known, n=2, cutoff=0.5)
+    lower = {str(k).lower(): str(k) for k in known}
+    near = [lower[k] for k in difflib.get_close_matches(str(value).lower(), lower, n=2, cutoff=0.5)]
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    return f"{hint}known: {', '.join(known)}"
+    return f"{hint}known: {', '.join(map(str, known))}"

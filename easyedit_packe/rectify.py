@@ -86,7 +86,10 @@ class _Run:
             if self.is_enough(torch.stack(pass_losses).mean()):
                 break
         result.losses = torch.stack(losses).tolist() if losses else []
-        if not all(torch.isfinite(t).all() for t in self.slices.leaves) or not torch.tensor(result.losses).isfinite().all():
+        if (
+            not all(torch.isfinite(t).all() for t in self.slices.leaves)
+            or not torch.tensor(result.losses).isfinite().all()
+        ):
             raise ModelError(
                 f"the loss became {result.losses[-1]} and the edit is not finite; "
                 f"check the model's weights, or lower lr (now {self.hparams.lr})."

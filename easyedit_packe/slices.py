@@ -34,9 +34,7 @@ class Slices:
         self.index: dict[str, Tensor] = {m.name: torch.empty(0, dtype=torch.long) for m in ffn.modules}
         self.weight = torch.zeros(0, ffn.hidden_size, **options)
         self.key_bias = torch.zeros(0, **options)
-        self._biased = [
-            m for m in ffn.modules if train_value_bias and m.kind == "value" and m.bias is not None
-        ]
+        self._biased = [m for m in ffn.modules if train_value_bias and m.kind == "value" and m.bias is not None]
         self.value_bias = torch.zeros(len(self._biased), ffn.hidden_size, **options)
         self.critical = torch.zeros(0, 1, **options)
         self.negative = torch.zeros(0, 1, **options)
@@ -116,7 +114,9 @@ class Slices:
         """
         slices: dict[str, Slice] = {}
         sizes = [len(i) for i in self.index.values()]
-        bias_rows = iter(self.key_bias.detach().split([s for m, s in zip(self.ffn.modules, sizes, strict=True) if m.has_node_bias]))
+        bias_rows = iter(
+            self.key_bias.detach().split([s for m, s in zip(self.ffn.modules, sizes, strict=True) if m.has_node_bias])
+        )
         for m, change in zip(self.ffn.modules, self.weight.detach().split(sizes), strict=True):
             index = self.index[m.name].to(m.weight.device)
             slices[f"{m.name}.weight"] = _slice(m.node_axis, index, m.nodes(index), change)

@@ -106,9 +106,7 @@ def factors(m: FFNModule, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def watch_gradients(
-    modules: Sequence[FFNModule], use: Callable[[FFNModule, Tensor, Tensor], None]
-) -> Iterator[None]:
+def watch_gradients(modules: Sequence[FFNModule], use: Callable[[FFNModule, Tensor, Tensor], None]) -> Iterator[None]:
     """While active, `use(module, input, output gradient)` runs as backward reaches each module's output.
 
     No weight needs a gradient: where nothing before a module asks for one, its output becomes a leaf that does.
@@ -128,9 +126,7 @@ def watch_gradients(
         yield
 
 
-def trace(
-    ffn: FFNMap, loss_parts: Sequence[Callable[[], Tensor]], score: Score, matrices: int = 1
-) -> NodeScores:
+def trace(ffn: FFNMap, loss_parts: Sequence[Callable[[], Tensor]], score: Score, matrices: int = 1) -> NodeScores:
     """Score every node by the gradient of the sum of `loss_parts` (Eq. 6).
 
     Each part is called to run a forward pass and return a scalar loss. With one part the scores are formed as

@@ -1,6 +1,6 @@
 """Edit ZsRE records with any editor of EasyEdit.
 
-python examples/run_zsre.py --editing_method PaCKE --hparams_dir smollm2-135m --data_dir zsre_mend_eval.json --ds_size 20
+python examples/run_zsre.py --data_dir zsre_mend_eval.json --ds_size 20 --metrics_save_dir output
 """
 
 from easyedit_packe.evaluation.runs import main

@@ -36,7 +36,11 @@ _COMMON = {"hidden_size": 16, "num_attention_heads": 2, "max_position_embeddings
 ARCHITECTURES = {
     "llama": (LlamaForCausalLM, LlamaConfig, {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1}),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config, {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1}),
-    "gptj": (GPTJForCausalLM, GPTJConfig, {"n_embd": 16, "n_head": 2, "n_inner": 32, "rotary_dim": 4, "n_positions": 64}),
+    "gptj": (
+        GPTJForCausalLM,
+        GPTJConfig,
+        {"n_embd": 16, "n_head": 2, "n_inner": 32, "rotary_dim": 4, "n_positions": 64},
+    ),
     "gpt2": (GPT2LMHeadModel, GPT2Config, {"n_embd": 16, "n_head": 2, "n_inner": 32, "n_positions": 64}),
 }
 

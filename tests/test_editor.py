@@ -146,7 +146,9 @@ def test_batched_with_padding_or_one_by_one_agree(architecture):
     """A forward pass over padded requests computes what single passes compute."""
     model = make_model(architecture, torch.float64)
     together = compute_patch(model, make_tokenizer(), REQUESTS, HP)
-    single = compute_patch(model, make_tokenizer(), REQUESTS, PaCKEHyperParams(**{**HP.to_dict(), "micro_batch_size": 1}))
+    single = compute_patch(
+        model, make_tokenizer(), REQUESTS, PaCKEHyperParams(**{**HP.to_dict(), "micro_batch_size": 1})
+    )
     for name, s in together.slices.items():
         atol = 1e-5 if architecture == "gptj" else 1e-10
         torch.testing.assert_close(s.new, single.slices[name].new, rtol=0, atol=atol)

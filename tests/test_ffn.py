@@ -12,7 +12,9 @@ from .conftest import ARCHITECTURES, make_model
 
 def outputs(model, modules, ids):
     seen = {}
-    hooks = [(m.module, lambda x, y, m=m: seen.update({m.name: (x.detach().clone(), y.detach().clone())})) for m in modules]
+    hooks = [
+        (m.module, lambda x, y, m=m: seen.update({m.name: (x.detach().clone(), y.detach().clone())})) for m in modules
+    ]
     with output_hooks(hooks), torch.no_grad():
         model(ids)
     return seen
@@ -23,7 +25,9 @@ def test_key_node_j_moves_only_inner_unit_j(architecture):
     m = FFNMap.of(model).modules[0]
     assert m.kind == "key"
     before = outputs(model, [m], ids)[m.name][1]
-    m.weight.data.index_add_(m.node_axis, torch.tensor([7]), torch.ones_like(m.nodes(torch.tensor([7]))).movedim(0, m.node_axis))
+    m.weight.data.index_add_(
+        m.node_axis, torch.tensor([7]), torch.ones_like(m.nodes(torch.tensor([7]))).movedim(0, m.node_axis)
+    )
     changed = (outputs(model, [m], ids)[m.name][1] != before).flatten(0, 1).any(0)
     assert changed.nonzero().squeeze(1).tolist() == [7]
 
@@ -50,11 +54,15 @@ def test_modules_in_forward_order(architecture):
 def test_unknown_architecture_says_what_to_add():
     from transformers import OPTConfig, OPTForCausalLM
 
-    model = OPTForCausalLM(OPTConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, ffn_dim=8, num_attention_heads=2, word_embed_proj_dim=8))
+    model = OPTForCausalLM(
+        OPTConfig(
+            vocab_size=8, hidden_size=8, num_hidden_layers=1, ffn_dim=8, num_attention_heads=2, word_embed_proj_dim=8
+        )
+    )
     with pytest.raises(ModelError, match=r"model_type='opt'.*LAYOUTS"):
         FFNMap.of(model)
+    model.config.model_type = "ministral"
     with pytest.raises(ModelError, match="did you mean 'mistral'"):
-        model.config.model_type = "ministral"
         FFNMap.of(model)
 
 

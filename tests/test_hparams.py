@@ -1,6 +1,7 @@
 """Every shipped YAML is read; whatever does not fit is refused with field, value and remedy."""
 
 import dataclasses
+import itertools
 
 import pytest
 
@@ -9,7 +10,8 @@ from easyedit_packe.hparams import PaCKEHyperParams, shipped_dir
 
 SHIPPED = sorted(p.stem for p in (shipped_dir() / "PaCKE").glob("*.yaml"))
 ASKED_FOR = {
-    "gpt-j-6B", "llama-7b", "llama3-8b", "gpt2-xl", "llama3.1-8b", "llama3.2-3b", "mistral-7b", "qwen2.5-7b", "smollm2-135m",
+    "gpt-j-6B", "llama-7b", "llama3-8b", "gpt2-xl", "llama3.1-8b", "llama3.2-3b", "mistral-7b", "qwen2.5-7b",
+    "smollm2-135m",
 }  # fmt: skip
 
 
@@ -42,7 +44,7 @@ def test_every_field_is_explained():
     fields = [f.name for f in dataclasses.fields(PaCKEHyperParams)]
     explained = [
         a.target.id
-        for a, b in zip(body, body[1:], strict=False)
+        for a, b in itertools.pairwise(body)
         if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr) and isinstance(b.value.value, str)
     ]
     assert explained == fields

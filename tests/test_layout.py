@@ -58,9 +58,12 @@ def test_importing_the_package_changes_nothing():
     code = """
 import logging, random, sys, torch
 random.seed(3); torch.manual_seed(3)
-states = random.getstate(), torch.get_rng_state().tolist(), logging.getLogger().handlers[:], logging.getLogger().level
+def world():
+    root = logging.getLogger()
+    return random.getstate(), torch.get_rng_state().tolist(), root.handlers[:], root.level
+before = world()
 import easyedit_packe
-assert states == (random.getstate(), torch.get_rng_state().tolist(), logging.getLogger().handlers[:], logging.getLogger().level)
+assert world() == before
 assert "easyeditor" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -47,7 +47,9 @@ def test_scores_equal_those_of_the_dense_gradient(architecture, score, size, mat
     assert ours.keys() == expected.keys()
     atol = 1e-6 if architecture == "gptj" else 1e-11  # GPT-J computes attention in float32
     for name in expected:
-        torch.testing.assert_close(ours[name], expected[name], rtol=0, atol=atol * (1 + expected[name].abs().max().item()))
+        torch.testing.assert_close(
+            ours[name], expected[name], rtol=0, atol=atol * (1 + expected[name].abs().max().item())
+        )
 
 
 @pytest.mark.parametrize("kind", ["key", "value"])
@@ -88,7 +90,9 @@ def test_tracing_returns_the_best_of_all_paths(score):
     scores = traced(model, score)
     dense = dense_scores(dense_gradients(model), score)
     names = list(dense)
-    paths = {p: sum(dense[n][j].item() for n, j in zip(names, p, strict=True)) for p in itertools.product(range(4), repeat=4)}
+    paths = {
+        p: sum(dense[n][j].item() for n, j in zip(names, p, strict=True)) for p in itertools.product(range(4), repeat=4)
+    }
     nodes = choose_nodes(scores, 1, 1)
     assert tuple(nodes.critical[n].item() for n in names) == max(paths, key=paths.get)
     assert tuple(nodes.negative[n].item() for n in names) == min(paths, key=paths.get)

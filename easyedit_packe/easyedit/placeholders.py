@@ -67,7 +67,6 @@ def placeholders() -> Iterator[None]:
 
 
 class _Placeholder(ModuleType):
-    __path__: list[str] = []
     base: type = object
 
     def __getattr__(self, name: str) -> Any:
@@ -87,6 +86,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def create_module(self, spec: Any) -> ModuleType:
         module = _Placeholder(spec.name)
+        module.__path__ = []
         module.base = self.base
         return module
 

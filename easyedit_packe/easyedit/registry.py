@@ -39,7 +39,7 @@ def register() -> Found:
     Raises:
         EasyEditError: none was found.
     """
-    easyeditor, found = import_easyeditor()
+    _, found = import_easyeditor()
     # Editors look methods up in this very dictionary, so it is added to in place.
     alg_dict = importlib.import_module("easyeditor.util.alg_dict").ALG_DICT
     alg_dict["PaCKE"] = apply_packe_to_model

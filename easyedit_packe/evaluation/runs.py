@@ -32,14 +32,22 @@ def summarise(metrics: Sequence[dict[str, Any]], seconds: float, easyedit: str, 
     values = {
         "efficacy": [float(np.mean(p["rewrite_acc"])) for p in post],
         "generality": [float(np.mean(p["rephrase_acc"])) for p in post if "rephrase_acc" in p],
-        "locality": [
-            float(np.mean(v)) for p in post for k, v in p.get("locality", {}).items() if k.endswith("_acc")
-        ],
+        "locality": [float(np.mean(v)) for p in post for k, v in p.get("locality", {}).items() if k.endswith("_acc")],
     }
     means = {k: float(np.mean(v)) if v else float("nan") for k, v in values.items()}
-    errors = {f"{k}_se": float(np.std(v, ddof=1) / len(v) ** 0.5) if len(v) > 1 else float("nan") for k, v in values.items()}
+    errors = {
+        f"{k}_se": float(np.std(v, ddof=1) / len(v) ** 0.5) if len(v) > 1 else float("nan") for k, v in values.items()
+    }
     score = float(np.mean(list(means.values())))
-    return {**means, "score": score, **errors, "n": len(post), "seconds_per_edit": seconds / max(len(post), 1), "easyedit": easyedit, **more}
+    return {
+        **means,
+        "score": score,
+        **errors,
+        "n": len(post),
+        "seconds_per_edit": seconds / max(len(post), 1),
+        "easyedit": easyedit,
+        **more,
+    }
 
 
 @contextlib.contextmanager
@@ -108,7 +116,9 @@ def main(data_type: str, argv: Sequence[str] | None = None) -> dict[str, Any]:
     """`examples/run_zsre.py` and `run_counterfact.py`: EasyEdit's flags, EasyEdit's metrics, one summary."""
     parser = argparse.ArgumentParser(description=f"Edit {data_type} records one by one with any editor of EasyEdit.")
     parser.add_argument("--editing_method", default="PaCKE", help="PaCKE, or an editor that the EasyEdit found has")
-    parser.add_argument("--hparams_dir", default="smollm2-135m", help="YAML file, with or without .yaml, or a shipped name")
+    parser.add_argument(
+        "--hparams_dir", default="smollm2-135m", help="YAML file, with or without .yaml, or a shipped name"
+    )
     parser.add_argument("--data_dir", required=True, help="folder with the data file, or the file itself")
     parser.add_argument("--data_type", default=data_type, choices=list(FILES))
     parser.add_argument("--ds_size", type=int, help="how many records, from the first on (default: all)")

@@ -64,7 +64,7 @@ def test_install_falls_back_to_the_release_when_git_cannot_reach_the_host(nowher
     monkeypatch.setattr(module.subprocess, "run", run)
     with pytest.raises(EasyEditError, match="was not found"):  # our pip installs nothing
         install_function()
-    assert [c[0] for c in calls][0] == "git"
+    assert calls[0][0] == "git"
     assert "easyeditor==0.0.1.dev0" in calls[1]
     assert not clone_dir().exists()
     with pytest.raises(EasyEditError, match="did not answer in 15 s"):

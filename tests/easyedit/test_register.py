@@ -128,9 +128,9 @@ def test_normal_edit_where_the_release_has_it(editor_of, hparams):
         pytest.skip("this EasyEdit has no normal_edit")
     arguments = edit_arguments(REQUESTS)
     if "epoch" in importlib.import_module("inspect").signature(editor.normal_edit).parameters:
-        _, model, originals = editor.normal_edit(arguments["prompts"], arguments["target_new"], epoch=1)
+        _, _, originals = editor.normal_edit(arguments["prompts"], arguments["target_new"], epoch=1)
     else:
-        _, model, originals = editor.normal_edit(arguments["prompts"], arguments["target_new"])
+        _, _, originals = editor.normal_edit(arguments["prompts"], arguments["target_new"])
     assert originals.patch.num_weights > 0
 
 
