@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy as copying
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -13,11 +14,10 @@ from torch import nn
 from .errors import HyperParamsError
 from .ffn import FFNMap
 from .hparams import PaCKEHyperParams
-from .patch import OriginalWeights, WeightPatch
+from .originals import OriginalWeights
+from .patch import WeightPatch, model_info
 from .rectify import rectify
 from .requests import EditRequest, encode, read_requests
-
-LOG = logging.getLogger(__name__)
 
 
 def compute_patch(
@@ -53,6 +53,8 @@ def compute_patch(
             result = rectify(model, ffn, group, hparams)
             asked = read if len(groups) == 1 else [read[i]]
             result.patch.info.update(
+                **model_info(model),
+                hparams=hparams.to_dict(),
                 requests=[{"prompt": r.prompt, "target_new": r.target, "subject": r.subject} for r in asked],
                 losses=result.losses,
             )
@@ -92,8 +94,29 @@ def apply_packe_to_model(
     if copy:
         model = copying.deepcopy(model)
     patch.apply(model)
-    LOG.debug("edited %d requests, %d weights", len(patch.info.get("requests", requests)), patch.num_weights)
+    recorded = _RECORDED.get()
+    if recorded is not None:
+        recorded.append(patch)
     return model, OriginalWeights(model, patch) if return_orig_weights else {}
+
+
+_RECORDED: ContextVar[list[WeightPatch] | None] = ContextVar("recorded_patches", default=None)
+
+
+@contextmanager
+def record_patches() -> Iterator[list[WeightPatch]]:
+    """Collect the patch of every `apply_packe_to_model` call made inside, e.g. by EasyEdit.
+
+    with record_patches() as patches:
+        editor.edit(..., sequential_edit=True)
+    whole_run = WeightPatch.merge(patches)
+    """
+    patches: list[WeightPatch] = []
+    token = _RECORDED.set(patches)
+    try:
+        yield patches
+    finally:
+        _RECORDED.reset(token)
 
 
 def check_device(device: int | str | None) -> torch.device:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import types
 import typing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,9 +153,8 @@ class PaCKEHyperParams:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, one entry a field; `from_dict` reads them back."""
-        config = asdict(self) if not isinstance(self.model_name, tuple) else dict(self.__dict__)
-        config["model_name"] = str(self.model_name)
-        return config
+        config = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: str(v) if isinstance(v, str) or k == "model_name" else v for k, v in config.items()}
 
     def authors_program(self) -> PaCKEHyperParams:
         """A copy with every choice on the side of the authors' program (README, "Paper and program")."""

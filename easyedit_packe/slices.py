@@ -119,12 +119,12 @@ class Slices:
         )
         for m, change in zip(self.ffn.modules, self.weight.detach().split(sizes), strict=True):
             index = self.index[m.name].to(m.weight.device)
-            slices[f"{m.name}.weight"] = _slice(m.node_axis, index, m.nodes(index), change)
+            slices[f"{m.name}.weight"] = _slice(m.node_axis, index, m.nodes(index), change, m.num_nodes)
             if m.has_node_bias:
-                slices[f"{m.name}.bias"] = _slice(0, index, m.bias.detach()[index], next(bias_rows))
+                slices[f"{m.name}.bias"] = _slice(0, index, m.bias.detach()[index], next(bias_rows), m.num_nodes)
         for m, change in zip(self._biased, self.value_bias.detach(), strict=True):
             index = torch.arange(len(change), device=m.bias.device)
-            slices[f"{m.name}.bias"] = _slice(0, index, m.bias.detach().clone(), change)
+            slices[f"{m.name}.bias"] = _slice(0, index, m.bias.detach().clone(), change, len(change))
         return WeightPatch(slices)
 
 
@@ -134,9 +134,9 @@ def spread(rows: Tensor, places: Tensor, total: int) -> Tensor:
     return out.index_copy_(0, places.to(out.device), rows.detach())
 
 
-def _slice(axis: int, index: Tensor, old: Tensor, change: Tensor) -> Slice:
+def _slice(axis: int, index: Tensor, old: Tensor, change: Tensor, size: int) -> Slice:
     new = (old.to(change.dtype) + change.to(old.device)).to(old.dtype)
-    return Slice(axis, index, old, new)
+    return Slice(axis, index, old, new, size)
 
 
 def _add(m: FFNModule, index: Tensor, change: Tensor, key_bias: Tensor | None, value_bias: Tensor | None) -> OutputHook:

@@ -41,3 +41,44 @@ def test_install_from_a_path(tmp_path):
     run = packe("easyedit", "install", "--path", root, "--json", PACKE_CACHE=str(tmp_path), EASYEDIT_HOME="")
     assert Path(json.loads(run.stdout)["root"]) == Path(root)
     assert (tmp_path / "EasyEdit").resolve() == Path(root)
+
+
+def test_many_requests_as_json_then_merge_and_show(tmp_path):
+    requests = [
+        {"prompt": "{} is located in the city of", "subject": "The Eiffel Tower", "target_new": "Rome"},
+        {"prompt": "The chemical symbol for gold is", "target_new": "Zn", "rephrase_prompt": "Gold is written as"},
+    ]
+    (tmp_path / "facts.json").write_text(json.dumps(requests))
+    out = tmp_path / "p.safetensors"
+    run = packe("edit", "--requests", str(tmp_path / "facts.json"), "--out", str(out), "--json")
+    result = json.loads(run.stdout)
+    assert [e["efficacy"] for e in result["edits"]] == [1.0, 1.0]
+    assert result["edits"][0]["before"].startswith("Paris")
+    assert result["edits"][0]["after"].startswith("Rome")
+    assert len(result["edits"][1]["generality"]) == 1
+    shown = json.loads(packe("show", str(out), "--json").stdout)
+    assert [r["target_new"] for r in shown["requests"]] == ["Rome", "Zn"]
+    assert len(shown["norm_by_layer"]) == 30
+    assert "█" in packe("show", str(out)).stdout
+    assert packe("merge", str(out), "--out", str(tmp_path / "m.safetensors")).returncode == 0
+    assert packe("merge", str(out), str(out), "--out", str(tmp_path / "n.safetensors")).returncode == 1
+
+
+def test_bad_input_of_the_patch_commands(tmp_path):
+    (tmp_path / "bad.safetensors").write_bytes(b"no")
+    for arguments, message in [
+        (["show", str(tmp_path / "bad.safetensors")], "expected a safetensors file"),
+        (["show", str(tmp_path / "none.safetensors")], "cannot be read"),
+        (["edit", "--prompt", "a", "--out", "x"], "expected --prompt and --target"),
+        (["edit", "--prompt", "a", "--target", "", "--out", "x"], "non-empty text"),
+        (["edit", "--requests", str(tmp_path / "bad.safetensors"), "--out", "x"], "JSON"),
+        (["ask", "--model", "nowhere", "hello"], "no model 'nowhere'"),
+        (
+            ["edit", "--prompt", "a", "--target", "b", "--model", str(tmp_path), "--out", "x"],
+            "name some with --hparams",
+        ),
+    ]:
+        run = packe(*arguments)
+        assert run.returncode == 1, arguments
+        assert message in run.stderr
+        assert "Traceback" not in run.stderr

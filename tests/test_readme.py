@@ -1,7 +1,11 @@
 """The README's Python runs as written, and its links and fields exist."""
 
 import dataclasses
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 from easyedit_packe import PaCKEHyperParams
 
@@ -20,6 +24,20 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "EasyEdit" in out
     assert "1.0" in out
+
+
+def test_the_transcript_is_what_the_commands_print(tmp_path, monkeypatch):
+    """Each line after `$ ` is run by a shell in an empty folder, and its output compared."""
+    monkeypatch.chdir(tmp_path)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    (block,) = [b for b in re.findall(r"```console\n(.*?)```", README, re.DOTALL) if b.startswith("$ ")]
+    steps = [step.split("\n", 1) for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    assert len(steps) >= 7
+    for command, expected in steps:
+        run = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, "PATH": path})
+        assert (run.stdout, run.returncode) == (expected, 0), f"{command}\n{run.stderr}"
+    model = sum(f.stat().st_size for f in (tmp_path / "edited-model").glob("*.safetensors"))
+    assert (tmp_path / "rome.safetensors").stat().st_size < model / 100
 
 
 def test_links_and_fields_exist():

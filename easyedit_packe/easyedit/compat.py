@@ -15,7 +15,7 @@ from ..editor import check_device
 class CPUDevice(str):
     """The device "cpu" for code that writes `f"cuda:{device}"`: formatted, it is the index 0."""
 
-    def __new__(cls) -> CPUDevice:
+    def __new__(cls, *_: Any) -> CPUDevice:
         return super().__new__(cls, "cpu")
 
     def __format__(self, spec: str) -> str:

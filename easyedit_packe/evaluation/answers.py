@@ -1,0 +1,28 @@
+"""What a model says after a prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..requests import EditRequest, encode
+
+
+@torch.no_grad()
+def greedy(model: nn.Module, tok: Any, prompt: str, tokens: int = 8) -> str:
+    """The model's greedy continuation of `prompt`, without special tokens, in one line."""
+    encoded = tok(prompt, return_tensors="pt").to(model.device)
+    pad = tok.pad_token_id if tok.pad_token_id is not None else tok.eos_token_id
+    out = model.generate(**encoded, max_new_tokens=tokens, do_sample=False, pad_token_id=pad)
+    said = tok.decode(out[0, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
+    return " ".join(said.split())
+
+
+@torch.no_grad()
+def token_accuracy(model: nn.Module, tok: Any, prompt: str, target: str) -> float:
+    """Share of the target's tokens that are the arg-max under teacher forcing, as EasyEdit's metrics count."""
+    (e,) = encode(tok, [EditRequest(prompt, target)])
+    logits = model(e.ids[None].to(model.device)).logits[0, e.answer_start - 1 : -1]
+    return (logits.argmax(-1).cpu() == e.answer).float().mean().item()
