@@ -76,6 +76,11 @@ class PaCKEHyperParams:
     trace_matrices: int = 1
     """When what is traced together needs several forward passes: gradient matrices (D x M, float32) that are summed
     at a time. More memory, fewer passes, the same result."""
+    batch_terms: bool = True
+    """Take the gradients of both terms from one batched backward pass: the same result, faster."""
+    reuse_trace: bool = True
+    """Take the gradients of the step after a tracing from the tracing pass, where that step has all its requests in
+    one forward pass: the same result, one pass less."""
     shuffle: bool = False
     """Draw the requests in a new order for each pass, from `seed`."""
     seed: int = 42

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from .errors import ModelError
-from .ffn import FFNMap
+from .ffn import FFNMap, FFNModule
 from .hooks import frozen
 from .hparams import PaCKEHyperParams
 from .objective import answer_logits, token_losses
 from .patch import WeightPatch
 from .requests import Batch, Encoded, collate
-from .slices import Slices, spread
-from .tracing import NodeSets, choose_nodes, trace
+from .slices import NodeGradients, Slices, spread
+from .tracing import NodeSets, choose_nodes, factors, scores_from_factors, trace, watch_gradients
 
 LOG = logging.getLogger(__name__)
 
@@ -51,10 +51,10 @@ def rectify(model: nn.Module, ffn: FFNMap, requests: Sequence[Encoded], hparams:
             or the model has fewer nodes than T+ and T- need.
     """
     with frozen(model):
-        return _Run(model, ffn, requests, hparams).run()
+        return Rectifier(model, ffn, requests, hparams).run()
 
 
-class _Run:
+class Rectifier:
     """One call of `rectify`: the state that its steps share."""
 
     def __init__(self, model: nn.Module, ffn: FFNMap, requests: Sequence[Encoded], hparams: PaCKEHyperParams) -> None:
@@ -71,16 +71,20 @@ class _Run:
         self.unedited: dict[int, Tensor] = {}  # y: the unedited model's arg-max at each request's answer
         self.optimizer: torch.optim.Adam | None = None
         self.generator = torch.Generator().manual_seed(hparams.seed)
+        self.batch_terms = hparams.batch_terms
+        self.known: tuple[Tensor, list[Tensor]] | None = (
+            None  # the next step's loss and gradients, if tracing gave them
+        )
 
     def run(self) -> Rectification:
         result = Rectification(WeightPatch({}))
         losses: list[Tensor] = []
         for step in range(self.hparams.num_steps):
-            if step == 0 or (self.hparams.retrace_every and step % self.hparams.retrace_every == 0):
-                nodes = self.trace()
-                self.start_training(nodes)
-                result.nodes.append(nodes)
             batches = list(self.optimizer_batches())
+            self.known = None
+            if step == 0 or (self.hparams.retrace_every and step % self.hparams.retrace_every == 0):
+                nodes = self.trace_for(batches)
+                result.nodes.append(nodes)
             pass_losses = [self.train_on(batch, may_stop=len(batches) == 1) for batch in batches]
             losses.extend(pass_losses)
             if self.is_enough(torch.stack(pass_losses).mean()):
@@ -116,6 +120,55 @@ class _Run:
 
     # Where to edit
 
+    def trace_for(self, batches: Sequence[Sequence[int]]) -> NodeSets:
+        """Choose nodes and make them the trained ones; see whether that gives the next step's gradients as well."""
+        one_forward = len(batches) == 1 and not 0 < self.hparams.micro_batch_size < len(self.requests)
+        if one_forward and self.hparams.reuse_trace:
+            return self.trace_and_step()
+        nodes = self.trace()
+        self.start_training(nodes)
+        return nodes
+
+    def trace_and_step(self) -> NodeSets:
+        """Trace, and take the next step's gradients from the same forward and backward pass.
+
+        The gradient of node j is `inner[:, j]^T hidden`, from the factors that its score is made of.
+        """
+        hp, joint = self.hparams, self.contrast and self.hparams.contrast_step == "joint"
+        (whole,) = self.forward_batches(range(len(self.requests)))
+        indices, batch = whole
+        chosen: dict[str, NodeSets] = {}
+        first, second = NodeGradients(), NodeGradients()
+
+        def use(m: FFNModule, x: Tensor, grad: Tensor) -> None:
+            hidden, inner = factors(m, x, grad)
+            if m.name not in chosen:
+                score = scores_from_factors(hidden, inner, hp.score, inner.sum(0) if m.has_node_bias else None)
+                chosen[m.name] = choose_nodes({m.name: score}, hp.num_critical_paths, hp.num_negative_paths)
+                first.take(m, chosen[m.name].critical[m.name], hidden, inner)
+            else:
+                second.take(m, chosen[m.name].negative[m.name], hidden, inner)
+
+        with self.slices.attached(train=False), watch_gradients(self.ffn.modules, use):
+            logits = answer_logits(self.model, batch)
+        self.remember_unedited(indices, logits)
+        loss = token_losses(logits, batch.targets).mean()
+        self.require_finite(loss)
+        loss.backward(retain_graph=joint)
+        if joint and not self.is_enough(loss):
+            (hp.contrast_weight * token_losses(logits, self.unedited_labels(indices)).mean()).backward()
+        nodes = NodeSets(
+            {m.name: chosen[m.name].critical[m.name] for m in self.ffn.modules},
+            {m.name: chosen[m.name].negative[m.name] for m in self.ffn.modules},
+        )
+        self.start_training(nodes)
+        gradients = first.as_leaves(self.slices)
+        if joint:
+            for total, more in zip(gradients, second.as_leaves(self.slices), strict=True):
+                total.add_(more)
+        self.known = loss.detach(), gradients
+        return nodes
+
     def trace(self) -> NodeSets:
         """Choose T+ and T- by the gradient of the first term, summed over the pass's optimiser batches."""
         weights = torch.zeros(len(self.requests))
@@ -130,16 +183,23 @@ class _Run:
                 logits = answer_logits(self.model, batch)
             self.remember_unedited(part, logits)
             loss = (token_losses(logits, batch.targets) * weights[part].to(logits)[batch.rows.to(logits.device)]).sum()
-            if not torch.isfinite(loss):
-                raise ModelError(
-                    f"expected a finite loss before editing, got {loss.item()}; the model's weights hold NaN or "
-                    "infinite values, or overflow in its dtype: load it again, or in float32 or bfloat16."
-                )
+            self.require_finite(loss)
             return loss
 
         parts = [lambda p=p, b=b: loss_of(p, b) for p, b in self.forward_batches(everything)]
         scores = trace(self.ffn, parts, self.hparams.score, self.hparams.trace_matrices)
         return choose_nodes(scores, self.hparams.num_critical_paths, self.hparams.num_negative_paths)
+
+    def require_finite(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise ModelError(
+                f"expected a finite loss before editing, got {loss.item()}; the model's weights hold NaN or "
+                "infinite values, or overflow in its dtype: load it again, or in float32 or bfloat16."
+            )
+
+    def unedited_labels(self, indices: Sequence[int]) -> Tensor:
+        """y: what the unedited model says at these requests' answers [N]."""
+        return torch.cat([self.unedited[j] for j in indices])
 
     def remember_unedited(self, part: Sequence[int], logits: Tensor) -> None:
         answers = logits.detach().argmax(-1).split([len(self.requests[j].answer) for j in part])
@@ -174,7 +234,11 @@ class _Run:
         Where the batch is the whole pass (`may_stop`), a loss below the threshold ends it without a step.
         """
         joint = self.contrast and self.hparams.contrast_step == "joint"
-        loss, gradients = self.gradients(indices, target=True, unedited=joint, may_stop=may_stop)
+        if self.known is not None:
+            loss, gradients = self.known
+            gradients = [] if self.is_enough(loss) else gradients
+        else:
+            loss, gradients = self.gradients(indices, target=True, unedited=joint, may_stop=may_stop)
         if gradients:
             self.step(gradients)
             if self.contrast and not joint:
@@ -188,6 +252,19 @@ class _Run:
 
         With `may_stop` there are no gradients if the first term's loss is below the threshold.
         """
+        try:
+            return self.try_gradients(indices, target=target, unedited=unedited, may_stop=may_stop)
+        except RuntimeError as e:
+            if not (self.batch_terms and target and unedited):
+                raise
+            # Some attention kernels have no batched backward pass, and batching needs more memory.
+            LOG.warning("gradients of both terms one after the other from here on: %s", str(e).split("\n")[0])
+            self.batch_terms = False
+            return self.try_gradients(indices, target=target, unedited=unedited, may_stop=may_stop)
+
+    def try_gradients(
+        self, indices: Sequence[int], *, target: bool, unedited: bool, may_stop: bool
+    ) -> tuple[Tensor, list[Tensor]]:
         leaves = self.slices.leaves
         total = [torch.zeros_like(t) for t in leaves]
         num_tokens = sum(len(self.requests[j].answer) for j in indices)
@@ -195,17 +272,31 @@ class _Run:
         for part, batch in self.forward_batches(indices):
             with self.slices.attached():
                 logits = answer_logits(self.model, batch)
+            terms: list[tuple[Tensor, Tensor]] = []  # loss, and the rows of the nodes that it trains
             if target:
                 loss = token_losses(logits, batch.targets).sum() / num_tokens
                 first_loss = first_loss + loss.detach().to(first_loss.device)
                 if may_stop and len(part) == len(indices) and self.is_enough(first_loss):
                     return first_loss, []
-                self.add(total, torch.autograd.grad(loss, leaves, retain_graph=unedited), self.slices.critical)
+                terms.append((loss, self.slices.critical))
             if unedited:
-                labels = torch.cat([self.unedited[j] for j in part])
-                loss = self.hparams.contrast_weight * token_losses(logits, labels).sum() / num_tokens
-                self.add(total, torch.autograd.grad(loss, leaves), self.slices.negative)
+                loss = token_losses(logits, self.unedited_labels(part)).sum() / num_tokens
+                terms.append((self.hparams.contrast_weight * loss, self.slices.negative))
+            for gradients, (_, mask) in zip(self.backward([loss for loss, _ in terms]), terms, strict=True):
+                self.add(total, gradients, mask)
         return first_loss, [] if may_stop and self.is_enough(first_loss) else total
+
+    def backward(self, losses: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+        """Each loss's gradients for the leaves; batched, the frozen weights are read once for both terms."""
+        leaves = self.slices.leaves
+        if len(losses) > 1 and self.batch_terms:
+            both = torch.stack(list(losses))
+            rows = torch.eye(len(losses), dtype=both.dtype, device=both.device)
+            batched = torch.autograd.grad(both, leaves, rows, is_grads_batched=True)
+            yield from ([g[i] for g in batched] for i in range(len(losses)))
+        else:
+            for i, loss in enumerate(losses):
+                yield torch.autograd.grad(loss, leaves, retain_graph=i + 1 < len(losses))
 
     def add(self, total: list[Tensor], gradients: Sequence[Tensor], mask: Tensor) -> None:
         """Add gradients at the nodes of `mask`; the value modules' biases belong to no node and to every term."""

@@ -96,7 +96,7 @@ class Batch:
     Causal attention never looks to the right, so padding there changes nothing before it and needs no position ids.
 
     Attributes:
-        ids: token ids [B, T], int64.
+        ids: token ids [B, T], int64, without each target's last token: nothing is predicted from it.
         mask: 1 on text and 0 on padding [B, T], or None when nothing is padded.
         rows, cols: where each of the N answer tokens of the batch is predicted, int64 [N].
         targets: those tokens' ids [N].
@@ -137,13 +137,13 @@ def encode(tok: Any, requests: Sequence[EditRequest], max_tokens: int | None = N
 
 def collate(encoded: Sequence[Encoded], device: torch.device | str = "cpu") -> Batch:
     """Pad requests into one batch. The id used for padding is never seen: it is masked and lies to the right."""
-    lengths = [len(e.ids) for e in encoded]
+    lengths = [len(e.ids) - 1 for e in encoded]
     width = max(lengths)
     ids = torch.zeros(len(encoded), width, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, e in enumerate(encoded):
-        ids[row, : len(e.ids)] = e.ids
-        mask[row, : len(e.ids)] = 1
+        ids[row, : lengths[row]] = e.ids[:-1]
+        mask[row, : lengths[row]] = 1
     rows = torch.cat([torch.full((len(e.answer),), row) for row, e in enumerate(encoded)])
     cols = torch.cat([torch.arange(e.answer_start - 1, len(e.ids) - 1) for e in encoded])
     targets = torch.cat([e.answer for e in encoded])

@@ -128,6 +128,40 @@ class Slices:
         return WeightPatch(slices)
 
 
+class NodeGradients:
+    """Gradients of chosen nodes, collected module by module as a backward pass reaches them."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, tuple[Tensor, Tensor, Tensor | None, Tensor | None]] = {}
+
+    def take(self, m: FFNModule, index: Tensor, hidden: Tensor, inner: Tensor) -> None:
+        """Nodes `index` [k] of a gradient `hidden^T inner`: rows [k, D], and those of biases."""
+        picked = inner.index_select(1, index.to(inner.device))
+        key_bias = picked.sum(0) if m.has_node_bias else None
+        value_bias = hidden.sum(0) if m.kind == "value" and m.bias is not None else None
+        self.taken[m.name] = (index, picked.T @ hidden, key_bias, value_bias)
+
+    def as_leaves(self, slices: Slices) -> list[Tensor]:
+        """The gradients shaped as `slices.leaves`, zero at all other nodes."""
+        weight, key_bias = torch.zeros_like(slices.weight), torch.zeros_like(slices.key_bias)
+        value_bias = torch.zeros_like(slices.value_bias)
+        row = key_row = value_row = 0
+        for m in slices.ffn.modules:
+            known = slices.index[m.name]
+            if m.name in self.taken:
+                index, rows, key_rows, value_rows = self.taken[m.name]
+                places = (known[None] == index[:, None]).int().argmax(1).to(weight.device)
+                weight.index_copy_(0, row + places, rows.to(weight))
+                if key_rows is not None:
+                    key_bias.index_copy_(0, key_row + places, key_rows.to(weight))
+                if value_rows is not None and len(value_bias):
+                    value_bias[value_row] = value_rows
+            row += len(known)
+            key_row += len(known) if m.has_node_bias else 0
+            value_row += m.kind == "value"
+        return [t.detach() for t in (weight, key_bias, value_bias) if t.numel()]
+
+
 def spread(rows: Tensor, places: Tensor, total: int) -> Tensor:
     """A tensor of `total` rows with `rows` at `places` and zeros elsewhere."""
     out = rows.new_zeros(total, *rows.shape[1:])

@@ -68,6 +68,10 @@ def test_both_sides_with_retracing_equal_dense(architecture, step, state, bias):
         {"micro_batch_size": 1, "trace_matrices": 4, "retrace_every": 3},
         {"edit_batch_size": 0},
         {"edit_batch_size": 1},
+        {"batch_terms": False},
+        {"edit_batch_size": 0, "reuse_trace": False},
+        {"edit_batch_size": 0, "retrace_every": 2, "optimizer_state": "carried"},
+        {"edit_batch_size": 0, "retrace_every": 1, "contrast_step": "separate", "value_bias": "trained"},
     ],
     ids=str,
 )

@@ -52,8 +52,8 @@ def test_the_answer_span_in_a_padded_batch():
     encoded = encode(tok, read_requests(REQUESTS))
     assert [len(e.answer) for e in encoded] == [1, 2, 4]
     batch = collate(encoded)
-    assert batch.ids.shape == (3, 10)
-    assert batch.mask.sum(1).tolist() == [6, 4, 10]
+    assert batch.ids.shape == (3, 9)
+    assert batch.mask.sum(1).tolist() == [5, 3, 9]
     words = tok.convert_ids_to_tokens(batch.targets.tolist())
     assert words == ["Bergen", "the", "piano", "Ivo", "Marsh", "the", "piano"]
     predicted_from = tok.convert_ids_to_tokens(batch.ids[batch.rows, batch.cols].tolist())
