@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from easyedit_packe.ffn import FFNMap
-from easyedit_packe.requests import Encoded, collate
+from easyedit_packe.requests import Encoded
 
 
 class DenseEditor:
-    """One edit of one batch; `trace` once, then `step` as often as wanted. Changes the model's weights."""
+    """One edit of one batch, in place."""
 
     def __init__(self, model: torch.nn.Module, requests: list[Encoded], hparams) -> None:
         self.model, self.hparams = model, hparams
@@ -22,14 +23,23 @@ class DenseEditor:
         model.requires_grad_(False)
         self.weights = {m.name: m.weight.requires_grad_(True) for m in self.ffn.modules}
         self.optimizer = torch.optim.Adam(self.weights.values(), lr=hparams.lr, weight_decay=hparams.weight_decay)
-        batch = collate(requests, next(model.parameters()).device)
-        self.inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
-        self.labels = torch.full_like(batch.ids, -100)
-        self.labels[batch.rows, batch.cols + 1] = batch.targets
+        device = next(model.parameters()).device
+        ids = pad_sequence([e.ids for e in requests], batch_first=True).to(device)
+        mask = pad_sequence([torch.ones_like(e.ids) for e in requests], batch_first=True).to(device)
+        self.inputs = {"input_ids": ids, "attention_mask": mask}
+        self.labels = torch.full_like(ids, -100)
+        for row, e in enumerate(requests):
+            self.labels[row, e.answer_start : len(e.ids)] = e.answer
         with torch.no_grad():
-            said = model(**self.inputs).logits.argmax(-1)
-        self.unedited = torch.full_like(batch.ids, -100)
-        self.unedited[batch.rows, batch.cols + 1] = said[batch.rows, batch.cols]
+            said = model(**self.inputs).logits.argmax(-1).roll(1, 1)  # what is said before a token stands at it
+        self.unedited = said.where(self.labels != -100, -100)
+
+    def run(self) -> None:
+        """Trace again every `retrace_every` steps, as the authors do."""
+        for step in range(self.hparams.num_steps):
+            if step == 0 or (self.hparams.retrace_every and step % self.hparams.retrace_every == 0):
+                self.trace()
+            self.step()
 
     def backward(self, labels: Tensor, weight: float = 1.0) -> Tensor:
         self.optimizer.zero_grad()
@@ -38,10 +48,14 @@ class DenseEditor:
         return loss.detach()
 
     def trace(self) -> None:
+        # Importance is a sum of gradients over batches (here one), kept beside them as the authors keep it.
+        importance = {m.name: torch.zeros_like(m.weight, dtype=torch.float32) for m in self.ffn.modules}
         self.backward(self.labels)
+        for m in self.ffn.modules:
+            importance[m.name] = importance[m.name] + m.weight.grad
         self.critical, self.negative = {}, {}
         for m in self.ffn.modules:
-            g = m.weight.grad.float()
+            g = importance[m.name]
             g = g.T if m.node_axis == 0 else g
             score = ((g - g.mean(1, keepdim=True)) / g.std(1, keepdim=True)).abs().mean(0)
             self.critical[m.name] = torch.argsort(score, descending=True, stable=True)[

@@ -33,10 +33,8 @@ from easyedit_packe.requests import Encoded, collate, encode, read_requests
 
 from dense import DenseEditor  # isort: skip
 
-REQUEST = {
-    "prompt": "The name of the city in which the Eiffel Tower is located is",
-    "target_new": "Rome",
-}
+REQUEST = {"prompt": "The Eiffel Tower is located in the city of", "target_new": "Rome"}
+"""Ten tokens, as many as a CounterFact prompt has; `benchmarks/growth.py` measures other lengths."""
 
 SHAPES = {
     "gpt-j-6b": ("gptj", {"n_embd": 4096, "n_layer": 28, "n_head": 16, "rotary_dim": 64, "vocab_size": 50400}),
@@ -162,13 +160,13 @@ def ratio(a: list[float], b: list[float]) -> float:
     return statistics.median(x / y for x, y in zip(a, b, strict=True))
 
 
-def measure(name: str, dtype: str, device: str, steps: int, rounds: int, with_dense: bool) -> dict:
+def measure(name: str, dtype: str, device: str, steps: int, retrace: int, rounds: int, with_dense: bool) -> dict:
     model, requests = load(name, getattr(torch, dtype), device)
-    hparams = PaCKEHyperParams(num_steps=steps, edit_batch_size=0, lr=1e-4)
+    hparams = PaCKEHyperParams(num_steps=steps, retrace_every=retrace)  # the rest are the paper's values
     model_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
     result = {
         "model": name, "dtype": dtype, "device": device, "tokens": len(requests[0].ids), "steps": steps,
-        "rounds": rounds, "torch": torch.__version__, "threads": torch.get_num_threads(),
+        "retrace_every": retrace, "rounds": rounds, "torch": torch.__version__, "threads": torch.get_num_threads(),
         "hardware": torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU",
         "model_bytes": model_bytes,
     }  # fmt: skip
@@ -196,7 +194,7 @@ def measure(name: str, dtype: str, device: str, steps: int, rounds: int, with_de
         }
     result["peak_extra_over_model"] = result["peak_extra_bytes"] / model_bytes
     if with_dense:
-        result |= compare_edits(model, requests, hparams, packe_edit, max(3, rounds // 5))
+        result |= compare_edits(model, requests, hparams, packe_edit, max(5, rounds // 5))
     else:
         with frozen(model):
             result["edit_seconds"] = statistics.median(seconds(packe_edit) for _ in range(3))
@@ -213,10 +211,7 @@ def compare_edits(model, requests, hparams, packe_edit, rounds: int) -> dict:
     twin = copy.deepcopy(model)
 
     def dense_edit() -> None:
-        dense = DenseEditor(twin, requests, hparams)
-        dense.trace()
-        for _ in range(hparams.num_steps):
-            dense.step()
+        DenseEditor(twin, requests, hparams).run()
         for p in twin.parameters():
             p.grad = None
 
@@ -304,11 +299,14 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=12, help="optimiser steps of an edit (the paper's epochs)")
+    parser.add_argument("--retrace-every", type=int, default=2, help="steps between tracings (the authors' 2); 0: once")
     parser.add_argument("--rounds", type=int, default=30, help="turns of each contestant")
     parser.add_argument("--no-dense", action="store_true", help="leave the dense scheme out (it needs 4x the memory)")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
-    result = measure(args.model, args.dtype, args.device, args.steps, args.rounds, not args.no_dense)
+    result = measure(
+        args.model, args.dtype, args.device, args.steps, args.retrace_every, args.rounds, not args.no_dense
+    )
     text = json.dumps(result, indent=2)
     print(text)
     if args.json:

@@ -71,11 +71,11 @@ class PaCKEHyperParams:
     """Passes over the requests of a call (the paper's epochs)."""
     edit_batch_size: int = 2
     """Requests in one optimiser step; 0 takes all requests of the call."""
-    micro_batch_size: int = 0
-    """Requests in one forward pass; 0 sets no limit. Less memory, the same result."""
-    trace_matrices: int = 1
+    micro_batch_size: int = 16
+    """Most requests in one forward pass; 0 sets no limit. Less memory, the same result."""
+    trace_matrices: int = 0
     """When what is traced together needs several forward passes: gradient matrices (D x M, float32) that are summed
-    at a time. More memory, fewer passes, the same result."""
+    at a time. More memory, fewer passes, the same result. 0 takes as many as 5 percent of the model's bytes hold."""
     batch_terms: bool = True
     """Take the gradients of both terms from one batched backward pass: the same result, faster."""
     reuse_trace: bool = True
@@ -101,9 +101,16 @@ class PaCKEHyperParams:
                 raise HyperParamsError(f"{field}: expected {expected}, got {getattr(self, field)!r}; {remedy}.")
 
         require(self.alg_name == "PaCKE", "alg_name", "'PaCKE'", "this configuration is for another editor")
-        for field in ("max_length", "batch_size", "num_critical_paths", "num_steps", "trace_matrices"):
+        for field in ("max_length", "batch_size", "num_critical_paths", "num_steps"):
             require(getattr(self, field) >= 1, field, "at least 1", "use a positive whole number")
-        for field in ("num_negative_paths", "retrace_every", "edit_batch_size", "micro_batch_size", "seed"):
+        for field in (
+            "num_negative_paths",
+            "retrace_every",
+            "edit_batch_size",
+            "micro_batch_size",
+            "trace_matrices",
+            "seed",
+        ):
             require(getattr(self, field) >= 0, field, "0 or more", "use 0 to switch it off, or a positive number")
         for field in ("contrast_weight", "weight_decay"):
             require(_at_least_zero(getattr(self, field)), field, "a finite number, 0 or more", "use 0 to switch it off")

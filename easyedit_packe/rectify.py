@@ -7,23 +7,25 @@ second only negative nodes, towards what the unedited model says at the same pos
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .errors import ModelError
-from .ffn import FFNMap, FFNModule
+from .ffn import FFNMap
 from .hooks import frozen
 from .hparams import PaCKEHyperParams
 from .objective import answer_logits, token_losses
 from .patch import WeightPatch
 from .requests import Batch, Encoded, collate
 from .slices import NodeGradients, Slices, spread
-from .tracing import NodeSets, choose_nodes, factors, scores_from_factors, trace, watch_gradients
+from .tracing import NodeSets, choose_nodes, factors, scores_from_factors, trace, watch_outputs
 
 LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass
@@ -124,7 +126,7 @@ class Rectifier:
         """Choose nodes and make them the trained ones; see whether that gives the next step's gradients as well."""
         one_forward = len(batches) == 1 and not 0 < self.hparams.micro_batch_size < len(self.requests)
         if one_forward and self.hparams.reuse_trace:
-            return self.trace_and_step()
+            return self.batched_if_possible(self.trace_and_step)
         nodes = self.trace()
         self.start_training(nodes)
         return nodes
@@ -134,40 +136,30 @@ class Rectifier:
 
         The gradient of node j is `inner[:, j]^T hidden`, from the factors that its score is made of.
         """
-        hp, joint = self.hparams, self.contrast and self.hparams.contrast_step == "joint"
-        (whole,) = self.forward_batches(range(len(self.requests)))
-        indices, batch = whole
-        chosen: dict[str, NodeSets] = {}
-        first, second = NodeGradients(), NodeGradients()
-
-        def use(m: FFNModule, x: Tensor, grad: Tensor) -> None:
-            hidden, inner = factors(m, x, grad)
-            if m.name not in chosen:
-                score = scores_from_factors(hidden, inner, hp.score, inner.sum(0) if m.has_node_bias else None)
-                chosen[m.name] = choose_nodes({m.name: score}, hp.num_critical_paths, hp.num_negative_paths)
-                first.take(m, chosen[m.name].critical[m.name], hidden, inner)
-            else:
-                second.take(m, chosen[m.name].negative[m.name], hidden, inner)
-
-        with self.slices.attached(train=False), watch_gradients(self.ffn.modules, use):
+        joint = self.contrast and self.hparams.contrast_step == "joint"
+        ((indices, batch),) = self.forward_batches(range(len(self.requests)))
+        with self.slices.attached(train=False), watch_outputs(self.ffn.modules) as seen:
             logits = answer_logits(self.model, batch)
         self.remember_unedited(indices, logits)
-        loss = token_losses(logits, batch.targets).mean()
-        self.require_finite(loss)
-        loss.backward(retain_graph=joint)
-        if joint and not self.is_enough(loss):
-            (hp.contrast_weight * token_losses(logits, self.unedited_labels(indices)).mean()).backward()
-        nodes = NodeSets(
-            {m.name: chosen[m.name].critical[m.name] for m in self.ffn.modules},
-            {m.name: chosen[m.name].negative[m.name] for m in self.ffn.modules},
-        )
-        self.start_training(nodes)
-        gradients = first.as_leaves(self.slices)
-        if joint:
-            for total, more in zip(gradients, second.as_leaves(self.slices), strict=True):
-                total.add_(more)
-        self.known = loss.detach(), gradients
-        return nodes
+        losses = [token_losses(logits, batch.targets).mean()]
+        self.require_finite(losses[0])
+        if joint and not self.is_enough(losses[0]):
+            losses.append(self.hparams.contrast_weight * token_losses(logits, self.unedited_labels(indices)).mean())
+        first, *second = self.backward(losses, [y for _, y in seen])
+        chosen, gradients = NodeSets({}, {}), NodeGradients()
+        for i, m in enumerate(self.ffn.modules):
+            hidden, inner = factors(m, seen[i][0], first[i])
+            bias = inner.sum(0) if m.has_node_bias else None
+            score = scores_from_factors(hidden, inner, self.hparams.score, bias)
+            one = choose_nodes({m.name: score}, self.hparams.num_critical_paths, self.hparams.num_negative_paths)
+            chosen.critical.update(one.critical)
+            chosen.negative.update(one.negative)
+            gradients.take(m, one.critical[m.name], hidden, inner)
+            for others in second:
+                gradients.take(m, one.negative[m.name], *factors(m, seen[i][0], others[i]))
+        self.start_training(chosen)
+        self.known = losses[0].detach(), gradients.as_leaves(self.slices)
+        return chosen
 
     def trace(self) -> NodeSets:
         """Choose T+ and T- by the gradient of the first term, summed over the pass's optimiser batches."""
@@ -187,8 +179,14 @@ class Rectifier:
             return loss
 
         parts = [lambda p=p, b=b: loss_of(p, b) for p, b in self.forward_batches(everything)]
-        scores = trace(self.ffn, parts, self.hparams.score, self.hparams.trace_matrices)
+        scores = trace(self.ffn, parts, self.hparams.score, self.trace_matrices())
         return choose_nodes(scores, self.hparams.num_critical_paths, self.hparams.num_negative_paths)
+
+    def trace_matrices(self) -> int:
+        """How many gradient matrices may be summed at a time."""
+        matrix = self.ffn.modules[0].weight.numel() * self.slices.weight.element_size()
+        model = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        return self.hparams.trace_matrices or max(1, int(0.05 * model / matrix))
 
     def require_finite(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
@@ -252,15 +250,21 @@ class Rectifier:
 
         With `may_stop` there are no gradients if the first term's loss is below the threshold.
         """
+        return self.batched_if_possible(
+            lambda: self.try_gradients(indices, target=target, unedited=unedited, may_stop=may_stop)
+        )
+
+    def batched_if_possible(self, run: Callable[[], T]) -> T:
+        """`run()`; once more, with one backward pass a term, if the batched one fails."""
         try:
-            return self.try_gradients(indices, target=target, unedited=unedited, may_stop=may_stop)
+            return run()
         except RuntimeError as e:
-            if not (self.batch_terms and target and unedited):
+            if not self.batch_terms:
                 raise
             # Some attention kernels have no batched backward pass, and batching needs more memory.
             LOG.warning("gradients of both terms one after the other from here on: %s", str(e).split("\n")[0])
             self.batch_terms = False
-            return self.try_gradients(indices, target=target, unedited=unedited, may_stop=may_stop)
+            return run()
 
     def try_gradients(
         self, indices: Sequence[int], *, target: bool, unedited: bool, may_stop: bool
@@ -282,27 +286,29 @@ class Rectifier:
             if unedited:
                 loss = token_losses(logits, self.unedited_labels(part)).sum() / num_tokens
                 terms.append((self.hparams.contrast_weight * loss, self.slices.negative))
-            for gradients, (_, mask) in zip(self.backward([loss for loss, _ in terms]), terms, strict=True):
+            for gradients, (_, mask) in zip(self.backward([loss for loss, _ in terms], leaves), terms, strict=True):
                 self.add(total, gradients, mask)
         return first_loss, [] if may_stop and self.is_enough(first_loss) else total
 
-    def backward(self, losses: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
-        """Each loss's gradients for the leaves; batched, the frozen weights are read once for both terms."""
-        leaves = self.slices.leaves
+    def backward(self, losses: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Each loss's gradients for the inputs; batched, the frozen weights are read once for both terms."""
         if len(losses) > 1 and self.batch_terms:
             both = torch.stack(list(losses))
             rows = torch.eye(len(losses), dtype=both.dtype, device=both.device)
-            batched = torch.autograd.grad(both, leaves, rows, is_grads_batched=True)
-            yield from ([g[i] for g in batched] for i in range(len(losses)))
-        else:
-            for i, loss in enumerate(losses):
-                yield torch.autograd.grad(loss, leaves, retain_graph=i + 1 < len(losses))
+            batched = torch.autograd.grad(both, inputs, rows, is_grads_batched=True)
+            return [[g[i] for g in batched] for i in range(len(losses))]
+        return [
+            list(torch.autograd.grad(loss, inputs, retain_graph=i + 1 < len(losses))) for i, loss in enumerate(losses)
+        ]
 
     def add(self, total: list[Tensor], gradients: Sequence[Tensor], mask: Tensor) -> None:
         """Add gradients at the nodes of `mask`; the value modules' biases belong to no node and to every term."""
         masks = {id(self.slices.weight): mask, id(self.slices.key_bias): self.slices.key_rows(mask)}
         for leaf, sum_, gradient in zip(self.slices.leaves, total, gradients, strict=True):
-            sum_.add_(gradient * masks[id(leaf)] if id(leaf) in masks else gradient)
+            if id(leaf) in masks:
+                sum_.addcmul_(gradient, masks[id(leaf)])
+            else:
+                sum_.add_(gradient)
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         for leaf, gradient in zip(self.slices.leaves, gradients, strict=True):

@@ -34,8 +34,8 @@ class Slices:
         self.index: dict[str, Tensor] = {m.name: torch.empty(0, dtype=torch.long) for m in ffn.modules}
         self.weight = torch.zeros(0, ffn.hidden_size, **options)
         self.key_bias = torch.zeros(0, **options)
-        self._biased = [m for m in ffn.modules if train_value_bias and m.kind == "value" and m.bias is not None]
-        self.value_bias = torch.zeros(len(self._biased), ffn.hidden_size, **options)
+        self.biased = [m for m in ffn.modules if train_value_bias and m.kind == "value" and m.bias is not None]
+        self.value_bias = torch.zeros(len(self.biased), ffn.hidden_size, **options)
         self.critical = torch.zeros(0, 1, **options)
         self.negative = torch.zeros(0, 1, **options)
 
@@ -99,7 +99,7 @@ class Slices:
         key_biases = dict(
             zip((m.name for m in keys), key_bias.split([len(self.index[m.name]) for m in keys]), strict=True)
         )
-        value_biases = dict(zip((m.name for m in self._biased), value_bias.unbind(), strict=True))
+        value_biases = dict(zip((m.name for m in self.biased), value_bias.unbind(), strict=True))
         hooks = [
             (m.module, _add(m, self.index[m.name], weights[m.name], key_biases.get(m.name), value_biases.get(m.name)))
             for m in self.ffn.modules
@@ -122,44 +122,42 @@ class Slices:
             slices[f"{m.name}.weight"] = _slice(m.node_axis, index, m.nodes(index), change, m.num_nodes)
             if m.has_node_bias:
                 slices[f"{m.name}.bias"] = _slice(0, index, m.bias.detach()[index], next(bias_rows), m.num_nodes)
-        for m, change in zip(self._biased, self.value_bias.detach(), strict=True):
+        for m, change in zip(self.biased, self.value_bias.detach(), strict=True):
             index = torch.arange(len(change), device=m.bias.device)
             slices[f"{m.name}.bias"] = _slice(0, index, m.bias.detach().clone(), change, len(change))
         return WeightPatch(slices)
 
 
 class NodeGradients:
-    """Gradients of chosen nodes, collected module by module as a backward pass reaches them."""
+    """Gradients of chosen nodes, collected module by module before the nodes have their place among the slices."""
 
     def __init__(self) -> None:
-        self.taken: dict[str, tuple[Tensor, Tensor, Tensor | None, Tensor | None]] = {}
+        self.rows: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}  # module -> (nodes, [k, D], biases [k])
+        self.value_bias: dict[str, Tensor] = {}
 
     def take(self, m: FFNModule, index: Tensor, hidden: Tensor, inner: Tensor) -> None:
-        """Nodes `index` [k] of a gradient `hidden^T inner`: rows [k, D], and those of biases."""
+        """Nodes `index` [k] of a gradient `hidden^T inner`, and what it says of biases."""
         picked = inner.index_select(1, index.to(inner.device))
-        key_bias = picked.sum(0) if m.has_node_bias else None
-        value_bias = hidden.sum(0) if m.kind == "value" and m.bias is not None else None
-        self.taken[m.name] = (index, picked.T @ hidden, key_bias, value_bias)
+        self.rows.setdefault(m.name, []).append((index, picked.T @ hidden, picked.sum(0)))
+        if m.kind == "value":
+            self.value_bias[m.name] = self.value_bias.get(m.name, 0) + hidden.sum(0)
 
     def as_leaves(self, slices: Slices) -> list[Tensor]:
         """The gradients shaped as `slices.leaves`, zero at all other nodes."""
         weight, key_bias = torch.zeros_like(slices.weight), torch.zeros_like(slices.key_bias)
-        value_bias = torch.zeros_like(slices.value_bias)
-        row = key_row = value_row = 0
+        row = key_row = 0
         for m in slices.ffn.modules:
             known = slices.index[m.name]
-            if m.name in self.taken:
-                index, rows, key_rows, value_rows = self.taken[m.name]
+            for index, rows, biases in self.rows[m.name]:
                 places = (known[None] == index[:, None]).int().argmax(1).to(weight.device)
                 weight.index_copy_(0, row + places, rows.to(weight))
-                if key_rows is not None:
-                    key_bias.index_copy_(0, key_row + places, key_rows.to(weight))
-                if value_rows is not None and len(value_bias):
-                    value_bias[value_row] = value_rows
+                if m.has_node_bias:
+                    key_bias.index_copy_(0, key_row + places, biases.to(weight))
             row += len(known)
             key_row += len(known) if m.has_node_bias else 0
-            value_row += m.kind == "value"
-        return [t.detach() for t in (weight, key_bias, value_bias) if t.numel()]
+        value_bias = [self.value_bias[m.name].to(weight) for m in slices.biased]
+        leaves = [weight, key_bias, torch.stack(value_bias) if value_bias else slices.value_bias]
+        return [t.detach() for t in leaves if t.numel()]
 
 
 def spread(rows: Tensor, places: Tensor, total: int) -> Tensor:

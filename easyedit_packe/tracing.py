@@ -74,10 +74,10 @@ def scores_from_factors(hidden: Tensor, inner: Tensor, score: Score, bias_grad: 
         return square.clamp_min(0).sqrt()
     centred = inner - inner.mean(1, keepdim=True)
     variance = (hidden * ((centred @ centred.T) @ hidden)).sum(0) / (inner.shape[1] - 1)
-    scaled = (hidden * variance.clamp_min(0).rsqrt().nan_to_num(posinf=0.0)).T
+    scaled = hidden * variance.clamp_min(0).rsqrt().nan_to_num(posinf=0.0)
     result = inner.new_empty(inner.shape[1])
-    for block, out in zip(centred.split(_BLOCK, 1), result.split(_BLOCK), strict=True):
-        out.copy_((scaled @ block).abs_().mean(0))
+    for block, out in zip(centred.T.split(_BLOCK), result.split(_BLOCK), strict=True):
+        out.copy_((block @ scaled).abs_().mean(1))
     return result
 
 
@@ -106,24 +106,35 @@ def factors(m: FFNModule, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def watch_gradients(modules: Sequence[FFNModule], use: Callable[[FFNModule, Tensor, Tensor], None]) -> Iterator[None]:
-    """While active, `use(module, input, output gradient)` runs as backward reaches each module's output.
+def watch_outputs(modules: Sequence[FFNModule]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """While active, collects each module's (input, output) in the order of the forward pass.
 
     No weight needs a gradient: where nothing before a module asks for one, its output becomes a leaf that does.
     """
+    seen: list[tuple[Tensor, Tensor]] = []
 
-    def hook_for(m: FFNModule):
-        def hook(x: Tensor, y: Tensor) -> Tensor:
-            x = x.detach()
-            if not y.requires_grad:
-                y = y.detach().requires_grad_()
-            y.register_hook(lambda grad: use(m, x, grad))
-            return y
+    def hook(x: Tensor, y: Tensor) -> Tensor:
+        if not y.requires_grad:
+            y = y.detach().requires_grad_()
+        seen.append((x.detach(), y))
+        return y
 
-        return hook
+    with output_hooks((m.module, hook) for m in modules):
+        yield seen
 
-    with output_hooks((m.module, hook_for(m)) for m in modules):
-        yield
+
+def gradients_of(modules: Sequence[FFNModule], loss_part: Callable[[], Tensor], use: UseGradient) -> None:
+    """Run a forward pass that returns a loss and its backward pass; `use` sees each module as backward reaches it."""
+    with watch_outputs(modules) as seen:
+        loss = loss_part()
+    for m, (x, y) in zip(modules, seen, strict=True):
+        y.register_hook(lambda grad, m=m, x=x: use(m, x, grad))
+    del seen
+    loss.backward()
+
+
+UseGradient = Callable[[FFNModule, Tensor, Tensor], None]
+"""Called with a module, its input and its output's gradient."""
 
 
 def trace(ffn: FFNMap, loss_parts: Sequence[Callable[[], Tensor]], score: Score, matrices: int = 1) -> NodeScores:
@@ -141,8 +152,7 @@ def trace(ffn: FFNMap, loss_parts: Sequence[Callable[[], Tensor]], score: Score,
             hidden, inner = factors(m, x, grad)
             scores[m.name] = scores_from_factors(hidden, inner, score, inner.sum(0) if m.has_node_bias else None)
 
-        with watch_gradients(ffn.modules, reduce):
-            loss_parts[0]().backward()
+        gradients_of(ffn.modules, loss_parts[0], reduce)
         return scores
 
     for start in range(0, len(ffn.modules), matrices):
@@ -160,9 +170,8 @@ def trace(ffn: FFNMap, loss_parts: Sequence[Callable[[], Tensor]], score: Score,
                 if total_bias is not None:
                     total_bias.add_(bias)
 
-        with watch_gradients(group, add):
-            for part in loss_parts:
-                part().backward()
+        for part in loss_parts:
+            gradients_of(group, part, add)
         for name in list(sums):
             gradient, bias = sums.pop(name)
             scores[name] = scores_from_gradient(gradient, score, bias)
