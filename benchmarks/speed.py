@@ -42,6 +42,8 @@ SHAPES = {
                             "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000}),
     "llama3-8b": ("llama", {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
                             "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}),
+    "tiny-llama": ("llama", {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+                             "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 100}),
 }  # fmt: skip
 """Shapes whose speed and memory need no trained weights."""
 
@@ -156,6 +158,14 @@ def interleaved(contestants: dict[str, Callable[[], object]], rounds: int) -> di
     return times
 
 
+def bandwidth() -> float:
+    """Bytes a second that the GPU reads, from a copy of a gigabyte (which reads and writes)."""
+    a = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
+    b = torch.empty_like(a)
+    b.copy_(a)
+    return 2 * a.numel() / statistics.median(seconds(lambda: b.copy_(a)) for _ in range(10))
+
+
 def ratio(a: list[float], b: list[float]) -> float:
     return statistics.median(x / y for x, y in zip(a, b, strict=True))
 
@@ -192,6 +202,8 @@ def measure(name: str, dtype: str, device: str, steps: int, retrace: int, rounds
             "peak_extra_bytes": peak_extra_bytes(packe_edit),
             "forward_extra_bytes": peak_extra_bytes(lambda: no_grad_forward(model, floor.batch)),
         }
+    if device == "cuda":  # a step reads every weight once a pass, and no machine reads faster than it copies
+        result["bandwidth_floor_seconds"] = (2 + (hparams.contrast_weight > 0)) * model_bytes / bandwidth()
     result["peak_extra_over_model"] = result["peak_extra_bytes"] / model_bytes
     if with_dense:
         result |= compare_edits(model, requests, hparams, packe_edit, max(5, rounds // 5))
