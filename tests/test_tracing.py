@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from easyedit_packe.ffn import FFNMap
 from easyedit_packe.hooks import frozen
@@ -14,6 +13,7 @@ from easyedit_packe.tracing import choose_nodes, scores_from_gradient, trace
 
 from .conftest import REQUESTS, make_model, make_tokenizer
 from .dense import as_d_by_m, dense_scores
+from .memory import peak_bytes
 
 SCORES = ["zscore", "gradient_sum", "gradient_norm"]
 
@@ -110,18 +110,6 @@ def test_ties_go_to_the_lower_index():
     nodes = choose_nodes({"m": torch.tensor([1.0, 2.0, 2.0, 0.0, 0.0])}, 2, 1)
     assert nodes.critical["m"].tolist() == [1, 2]
     assert nodes.negative["m"].tolist() == [3]
-
-
-def peak_bytes(run) -> int:
-    """Most bytes that the allocator held at a time during `run`, beyond what it held before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as p:
-        run()
-    held = peak = 0
-    for event in sorted(p.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak
 
 
 @pytest.mark.parametrize(("size", "matrices"), [(None, 1), (1, 1)])
