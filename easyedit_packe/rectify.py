@@ -22,7 +22,7 @@ from .objective import answer_logits, token_losses
 from .patch import WeightPatch
 from .requests import Batch, Encoded, collate
 from .slices import NodeGradients, Slices, spread
-from .tracing import NodeSets, choose_nodes, factors, scores_from_factors, trace, watch_outputs
+from .tracing import NodeSets, choose_nodes, factors, module_scores, trace, watch_outputs
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -110,8 +110,11 @@ class Rectifier:
         """The requests of each optimiser step of one pass."""
         n = len(self.requests)
         order = torch.randperm(n, generator=self.generator).tolist() if self.hparams.shuffle else list(range(n))
-        size = self.hparams.edit_batch_size or n
-        yield from (order[i : i + size] for i in range(0, n, size))
+        return self.in_steps(order)
+
+    def in_steps(self, order: list[int]) -> Iterator[list[int]]:
+        size = self.hparams.edit_batch_size or len(order)
+        yield from (order[i : i + size] for i in range(0, len(order), size))
 
     def forward_batches(self, indices: Sequence[int]) -> Iterator[tuple[Sequence[int], Batch]]:
         """The requests of each forward pass, and their tokens."""
@@ -149,8 +152,7 @@ class Rectifier:
         chosen, gradients = NodeSets({}, {}), NodeGradients()
         for i, m in enumerate(self.ffn.modules):
             hidden, inner = factors(m, seen[i][0], first[i])
-            bias = inner.sum(0) if m.has_node_bias else None
-            score = scores_from_factors(hidden, inner, self.hparams.score, bias)
+            score = module_scores(m, hidden, inner, self.hparams.score)
             one = choose_nodes({m.name: score}, self.hparams.num_critical_paths, self.hparams.num_negative_paths)
             chosen.critical.update(one.critical)
             chosen.negative.update(one.negative)
@@ -164,10 +166,8 @@ class Rectifier:
     def trace(self) -> NodeSets:
         """Choose T+ and T- by the gradient of the first term, summed over the pass's optimiser batches."""
         weights = torch.zeros(len(self.requests))
-        size = self.hparams.edit_batch_size or len(self.requests)
         everything = list(range(len(self.requests)))
-        for i in range(0, len(everything), size):
-            batch = everything[i : i + size]
+        for batch in self.in_steps(everything):
             weights[batch] = 1 / sum(len(self.requests[j].answer) for j in batch)
 
         def loss_of(part: Sequence[int], batch: Batch) -> Tensor:

@@ -81,6 +81,11 @@ def scores_from_factors(hidden: Tensor, inner: Tensor, score: Score, bias_grad: 
     return result
 
 
+def module_scores(m: FFNModule, hidden: Tensor, inner: Tensor, score: Score) -> Tensor:
+    """Score of every node of a module [M], its bias entries included where they belong to nodes."""
+    return scores_from_factors(hidden, inner, score, inner.sum(0) if m.has_node_bias else None)
+
+
 _BLOCK = 1024
 """Nodes whose columns of G are formed at a time; a block of a 7B model is 16 MB."""
 
@@ -150,7 +155,7 @@ def trace(ffn: FFNMap, loss_parts: Sequence[Callable[[], Tensor]], score: Score,
 
         def reduce(m: FFNModule, x: Tensor, grad: Tensor) -> None:
             hidden, inner = factors(m, x, grad)
-            scores[m.name] = scores_from_factors(hidden, inner, score, inner.sum(0) if m.has_node_bias else None)
+            scores[m.name] = module_scores(m, hidden, inner, score)
 
         gradients_of(ffn.modules, loss_parts[0], reduce)
         return scores
