@@ -1,4 +1,4 @@
-"""Texts around a request that show where its edit has to hold and where it must not reach.
+"""Texts around a request that show where its edit has to hold, and what is usual elsewhere.
 
 Nothing here is taken from a data set: the texts are sampled from the model itself, or are this module's own words.
 """
@@ -6,12 +6,12 @@ Nothing here is taken from a data set: the texts are sampled from the model itse
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .errors import ModelError
 from .requests import EditRequest
 
 OPENINGS = ("The", "In", "A", "She", "When", "It", "This", "He", "There", "For", "At", "One")
@@ -45,6 +45,11 @@ def sample_texts(model: nn.Module, tok: Any, rows: int, tokens: int, seed: int) 
         out = model(input_ids=ids[:, -1:].to(device), past_key_values=cache, use_cache=True)
         cache = out.past_key_values
         chances = out.logits[:, -1].float().cpu().softmax(-1)
+        if not chances.isfinite().all():
+            raise ModelError(
+                "expected finite logits, got NaN or infinite ones; the model's weights hold such values or overflow "
+                "in its dtype: load it again, or in float32 or bfloat16."
+            )
         chances[:, [i for i in tok.all_special_ids if i < chances.shape[1]]] = 0
         ids = torch.cat([ids, torch.multinomial(chances, 1, generator=generator)], 1)
     return ids
@@ -61,26 +66,14 @@ def with_prefix(request: EditRequest, prefix: str) -> EditRequest:
     return EditRequest(prefix + request.prompt, request.target, request.subject)
 
 
-def about_subject(request: EditRequest, fragment: str, subject: str | None = None) -> EditRequest:
-    """The request's target after a neutral context of its subject, or of another one."""
-    return EditRequest(fragment.format(subject or request.subject), request.target)
-
-
-def about_other(request: EditRequest, subject: str) -> EditRequest:
-    """The request's prompt about another subject."""
-    return EditRequest(request.prompt.replace(request.subject, subject), request.target)
+def about_subject(request: EditRequest, fragment: str) -> EditRequest:
+    """The request's target after a neutral context of its subject."""
+    return EditRequest(fragment.format(request.subject), request.target, request.subject)
 
 
 def has_subject(request: EditRequest) -> bool:
     """Whether the request says which words of its prompt are the subject."""
     return bool(request.subject) and request.subject in request.prompt
-
-
-def other_subjects(request: EditRequest, known: Sequence[str], count: int, rng: random.Random) -> list[str]:
-    """`count` subjects that are not the request's: from `known` ones first, then from `NAMES`."""
-    pools = [sorted(set(known)), sorted(set(NAMES) - set(known))]
-    free = [s for pool in pools for s in rng.sample(pool, len(pool)) if s not in request.prompt]
-    return free[:count]
 
 
 def background_lines() -> list[str]:

@@ -54,11 +54,7 @@ def compute_patch(
         for i, group in enumerate(groups):
             asked = read if len(groups) == 1 else [read[i]]
             if hparams.extended:
-                memory = memory_for(model, ffn, hparams)
-                result = rectify_extended(
-                    model, tok, ffn, asked, hparams, memory, [r.subject for r in read if r.subject]
-                )
-                memory.add(group, result.patch, ffn, hparams.memory_size)
+                result = rectify_extended(model, tok, ffn, asked, hparams, memory_for(model, ffn, hparams))
                 result.patch.info["terms"] = result.terms
             else:
                 result = rectify(model, ffn, group, hparams)

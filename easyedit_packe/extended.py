@@ -1,8 +1,13 @@
-"""PaCKE+: the same nodes, trained so that the edit generalises and leaves the neighbours alone.
+"""PaCKE+: critical nodes, rectified by the least change that makes the edit hold.
 
-The paper's first term is asked in more contexts of the subject, its contrastive term becomes a divergence on prompts
-about other subjects, and a node's change is kept off the inputs that are usual elsewhere. Each part is an option of
-`PaCKEHyperParams`, off by default, and costs nothing when it is off.
+What differs from `rectify`, each part an option of `PaCKEHyperParams`:
+
+- *What is asked*: the target has to lead all other tokens in the request, behind short prefixes, and in neutral
+  contexts of the subject; earlier edits have to stay.
+- *Where*: nodes are chosen by the gradient at the subject's tokens, in the layers where a subject is looked up, and
+  relative to how strongly they usually act.
+- *How*: not Adam on a sum of losses but Gauss-Newton: linearise what each text lacks, and take the smallest change
+  that provides it, measured by what it does to usual inputs and to those of earlier edits (`least_change`).
 """
 
 from __future__ import annotations
@@ -12,59 +17,48 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from .contexts import (
-    FRAGMENTS,
-    about_other,
-    about_subject,
-    has_subject,
-    other_subjects,
-    prefixes,
-    with_prefix,
-)
-from .errors import ModelError
-from .ffn import FFNMap
+from .contexts import FRAGMENTS, about_subject, has_subject, prefixes, with_prefix
+from .errors import HyperParamsError, ModelError
+from .ffn import FFNMap, FFNModule
 from .hooks import frozen
 from .hparams import PaCKEHyperParams
+from .least_change import Writes, least_change
 from .memory import EditMemory
-from .moments import InputMoments, projector
-from .objective import answer_logits, divergences, margins, token_losses
+from .moments import InputMoments, damping
+from .objective import answer_logits, leads
 from .rectify import Rectification
 from .requests import Batch, EditRequest, Encoded, collate, encode
 from .slices import Slices
-from .tracing import NodeSets, choose_nodes, trace
+from .tracing import NodeSets, choose_nodes, factors, module_scores, watch_outputs
 
 LOG = logging.getLogger(__name__)
-T = TypeVar("T")
 
-TEXT_TOKENS = 16
-"""Tokens of a row of neutral text."""
+SURPLUS = 0.5
+"""Log-odds beyond `margin` that a step aims for, so that it does not fall just short."""
 
-TEXT_TURNS = 4
-"""Such rows that one edit sees, for each row that one step sees."""
+RIDGE_FACTOR = 10.0
+"""By how much `ridge` grows after a step that made things worse, and shrinks back after one that did not."""
 
 
 @dataclass
-class Rows:
-    """Texts of one edit, by what is asked of them.
+class Seen:
+    """One forward and backward pass over all rows, as far as the next change needs it.
 
     Attributes:
-        requests: the new target must come.
-        contexts: the same facts in more contexts; the new target must come, too.
-        negatives: nothing must change: other subjects in the same prompts and contexts.
-        texts: nothing must change at any word: neutral text sampled from the model.
-        replay: earlier edits' requests: their target must still come.
+        lead: log-odds of every answer token [N], row after row.
+        rows: the row of each token that the edit may write at [T].
+        tokens: by module, (hidden [T, D], inner [T, M]) there: its gradient is `hidden^T inner`.
     """
 
-    requests: list[Encoded]
-    contexts: list[Encoded]
-    negatives: list[Encoded]
-    texts: list[Encoded]
-    replay: list[Encoded]
+    lead: Tensor
+    rows: Tensor
+    tokens: dict[str, tuple[Tensor, Tensor]]
 
 
 def rectify_extended(
@@ -74,15 +68,15 @@ def rectify_extended(
     requests: Sequence[EditRequest],
     hparams: PaCKEHyperParams,
     memory: EditMemory,
-    known_subjects: Sequence[str] = (),
 ) -> Rectification:
-    """What `rectify` does, with the extended objective; `terms` gets each term's value at each step, by name.
+    """What `rectify` does, PaCKE+'s way; the edit goes into `memory`, to be kept where the patch is applied.
 
-    Args:
-        known_subjects: subjects of the call's other requests, the first choice for contrast.
+    Raises:
+        ModelError: the model's outputs are not finite, or it has fewer nodes than asked for.
+        HyperParamsError: `layers` names one that the model does not have.
     """
     with frozen(model):
-        return Extended(model, tok, ffn, requests, hparams, memory, known_subjects).run()
+        return Extended(model, tok, ffn, requests, hparams, memory).run()
 
 
 class Extended:
@@ -96,180 +90,190 @@ class Extended:
         requests: Sequence[EditRequest],
         hparams: PaCKEHyperParams,
         memory: EditMemory,
-        known_subjects: Sequence[str],
     ) -> None:
-        if hparams.num_critical_paths > ffn.num_nodes:
-            raise ModelError(
-                f"num_critical_paths: expected at most the model's {ffn.num_nodes} nodes a module, "
-                f"got {hparams.num_critical_paths}; lower it."
-            )
-        self.model, self.tok, self.ffn, self.hparams = model, tok, ffn, hparams
+        self.model, self.tok, self.hparams, self.memory = model, tok, hparams, memory
         self.device = model.get_input_embeddings().weight.device
         self.max_tokens = getattr(model.config, "max_position_embeddings", None)
-        self.memory = memory
+        self.ffn = in_layers(ffn, hparams)
         if hparams.null_space:
-            self.memory.prepare_background(model, tok, ffn, hparams.seed)
-            self.memory.prepare_edits(model, ffn)
-        self.rows = self.rows_for(requests, known_subjects)
-        self.slices = Slices(ffn)
-        self.base: list[Tensor] = []  # of each negative: log-probabilities before the edit [A, V]
-        self.text_base: list[Tensor] = []  # the same of each text
-        self.negative_moments = InputMoments(sparse=True)
+            memory.prepare_background(model, tok, self.ffn, hparams.seed)
+        self.requests = self.encode(requests)
+        self.contexts = self.encode(self.contexts_of(requests))
+        earlier = [e for edit in memory.edits for e in edit.requests]
+        self.replay = random.Random(hparams.seed + len(earlier)).sample(earlier, min(hparams.replay, len(earlier)))
+        self.rows = self.requests + self.contexts + self.replay
+        self.lengths = [len(e.answer) for e in self.rows]
+        self.slices = Slices(self.ffn)
+        self.critical: dict[str, Tensor] = {}
+        self.damping: dict[str, Tensor] = {}
 
     # What is asked
 
-    def rows_for(self, requests: Sequence[EditRequest], known: Sequence[str]) -> Rows:
-        hp, rng = self.hparams, random.Random(self.hparams.seed)
-        contexts, negatives = [], []
-        if hp.prefix_contexts or hp.text_rows:
+    def contexts_of(self, requests: Sequence[EditRequest]) -> list[EditRequest]:
+        """The same facts, asked in other words."""
+        hp, rng, found = self.hparams, random.Random(self.hparams.seed), []
+        if hp.prefix_contexts:
             self.memory.prepare_texts(self.model, self.tok, hp.seed)
         for request in requests:
             if hp.prefix_contexts:
                 texts = prefixes(self.tok, self.memory.texts, hp.prefix_contexts, hp.prefix_tokens, rng)
-                contexts += [with_prefix(request, text) for text in texts]
-            if not has_subject(request):
-                continue
-            fragments = FRAGMENTS[: hp.subject_contexts]
-            contexts += [about_subject(request, f) for f in fragments]
-            others = other_subjects(request, known, hp.negative_subjects, rng)
-            negatives += [about_other(request, name) for name in others]
-            negatives += [about_subject(request, f, name) for f, name in zip(fragments, others, strict=False)]
-        replay = [e for edit in self.memory.edits for e in edit.requests]
-        replay = rng.sample(replay, min(hp.replay, len(replay)))
-        sampled = self.memory.texts
-        texts = [
-            Encoded(sampled[row, :TEXT_TOKENS], 1)
-            for row in rng.sample(range(len(sampled)), min(TEXT_TURNS * hp.text_rows, len(sampled)))
-        ]
-        return Rows(self.encode(requests), self.encode(contexts), self.encode(negatives), texts, replay)
+                found += [with_prefix(request, text) for text in texts]
+            if has_subject(request):
+                found += [about_subject(request, f) for f in FRAGMENTS[: hp.subject_contexts]]
+        return found
 
     def encode(self, requests: Sequence[EditRequest]) -> list[Encoded]:
         return encode(self.tok, requests, self.max_tokens)
+
+    def places(self, rows: Sequence[Encoded], batch: Batch) -> Tensor:
+        """True at the tokens [B, T] where the edit may write: the subject's, or all where it is not known."""
+        found = torch.zeros(batch.ids.shape, dtype=torch.bool)
+        for i, e in enumerate(rows):
+            known = e.subject if self.hparams.write_at == "subject" else None
+            first, after = known or (0, len(e.ids) - 1)
+            found[i, first:after] = True
+        return found
 
     # The edit
 
     def run(self) -> Rectification:
         hp = self.hparams
-        critical = self.trace()
-        self.see_negatives()
-        self.slices.projectors = self.projectors(critical) if hp.null_space else {}
-        self.slices.choose(NodeSets(critical, {name: torch.empty(0, dtype=torch.long) for name in critical}))
-        optimizer = torch.optim.Adam([self.slices.weight], lr=hp.lr, weight_decay=hp.weight_decay)
         history: list[dict[str, float]] = []
-        calm = 0
+        least, last, ridge = math.inf, 0.0, hp.ridge
         for step in range(hp.num_steps):
-            terms, gradient = self.gradient(step)
-            history.append(terms)
-            calm = calm + 1 if self.is_enough(terms) else 0
-            if calm > bool(hp.rows_per_step):  # where a step sees some rows only, the next one has to agree
+            seen = self.look()
+            history.append(self.terms(seen.lead))
+            if step == 0:
+                self.choose(seen)
+            lacking = self.lacks(seen.lead).sum().item()
+            if lacking < least:
+                least, best, ridge = lacking, seen, max(hp.ridge, ridge / RIDGE_FACTOR)
+            else:  # the last change went further than first order carries: a shorter one instead (Levenberg, Marquardt)
+                self.slices.weight -= last
+                ridge *= RIDGE_FACTOR
+            if lacking == 0 or step == hp.num_steps - 1:
                 break
-            self.slices.weight.grad = gradient
-            optimizer.step()
-        if not torch.isfinite(self.slices.weight).all() or not math.isfinite(history[-1]["target"]):
-            raise ModelError(
-                f"the loss became {history[-1]['target']} and the edit is not finite; "
-                f"check the model's weights, or lower lr (now {hp.lr})."
-            )
+            last = self.change(best, ridge)
+            self.slices.weight += last
         LOG.debug("terms by step: %s", history)
         terms = {name: [step[name] for step in history] for name in history[0]}
-        return Rectification(self.slices.patch(), [NodeSets(critical, {})], terms["target"], terms)
+        patch = self.slices.patch()
+        self.memory.add(self.requests, patch, self.ffn, self.inputs(best), hp.memory_size)
+        return Rectification(patch, [NodeSets(self.critical, {})], terms.pop("loss"), terms)
 
-    def is_enough(self, terms: dict[str, float]) -> bool:
-        """Whether every target leads by the margin, earlier targets still come and the neighbours stay."""
-        hp = self.hparams
-        if hp.margin is None:
-            return hp.loss_threshold is not None and terms["target"] < hp.loss_threshold
-        kept = terms.get("negative", 0.0) <= hp.kl_tolerance and terms.get("replay_margin", 0.0) >= 0
-        return terms["target_margin"] >= hp.margin and kept
+    def terms(self, lead: Tensor) -> dict[str, float]:
+        """The request's mean token loss, and the least lead among each kind of rows."""
+        by_row = lead.split(self.lengths)
+        counts = {"request": len(self.requests), "context": len(self.contexts), "replay": len(self.replay)}
+        found, start = {"loss": F.softplus(-torch.cat(by_row[: counts["request"]])).mean().item()}, 0
+        for name, n in counts.items():
+            if n:
+                found[f"{name}_lead"] = torch.cat(by_row[start : start + n]).min().item()
+            start += n
+        return found
 
-    def trace(self) -> dict[str, Tensor]:
-        """The critical nodes of each module, by the gradient of the target term."""
-        rows = self.rows.requests + self.turn(self.rows.contexts, 0)
-        total = sum(len(e.answer) for e in rows)
-
-        def loss_of(batch: Batch) -> Tensor:
-            loss = token_losses(answer_logits(self.model, batch), batch.targets).sum() / total
-            if not torch.isfinite(loss):
+    def look(self) -> Seen:
+        """Run all rows, and take the gradient of what is asked of each: the sum of its leads, negated."""
+        modules, size = self.ffn.modules, self.hparams.micro_batch_size or len(self.rows)
+        all_leads, all_rows = [], []
+        parts: dict[str, list[tuple[Tensor, Tensor]]] = {m.name: [] for m in modules}
+        for start in range(0, len(self.rows), size):
+            rows = self.rows[start : start + size]
+            batch = collate(rows, self.device)
+            with self.slices.attached(train=False), watch_outputs(modules) as watched:
+                lead = leads(answer_logits(self.model, batch), batch.targets)
+            if not self.critical and not torch.isfinite(lead).all():
                 raise ModelError(
-                    f"expected a finite loss before editing, got {loss.item()}; the model's weights hold NaN or "
-                    "infinite values, or overflow in its dtype: load it again, or in float32 or bfloat16."
+                    "expected finite logits, got NaN or infinite ones; the model's weights hold such values or "
+                    "overflow in its dtype: load it again, or in float32 or bfloat16."
                 )
-            return loss
+            gradients = torch.autograd.grad(-lead[self.asked(lead.detach(), rows)].sum(), [y for _, y in watched])
+            places = self.places(rows, batch)
+            for m, (x, _), g in zip(modules, watched, gradients, strict=True):
+                here = places.to(x.device)
+                parts[m.name].append(factors(m, x[here], g[here]))
+            all_leads.append(lead.detach())
+            all_rows.append(start + places.nonzero()[:, 0])
+        tokens = {name: (torch.cat([h for h, _ in p]), torch.cat([i for _, i in p])) for name, p in parts.items()}
+        return Seen(torch.cat(all_leads), torch.cat(all_rows), tokens)
 
-        parts = [lambda b=b: loss_of(b) for b in self.batches(rows)]
-        scores = trace(self.ffn, parts, self.hparams.score, self.hparams.trace_matrices or len(self.ffn.modules))
-        return choose_nodes(scores, self.hparams.num_critical_paths, 0).critical
+    def asked(self, lead: Tensor, rows: Sequence[Encoded]) -> Tensor:
+        """True at the answer tokens [N] whose lead a change is about: those that lack something; in a row where none
+        does, all, which have to stay."""
+        lacking = lead < self.hparams.margin
+        by_row = lacking.split([len(e.answer) for e in rows])
+        return torch.cat([part if part.any() else ~part for part in by_row])
 
-    def see_negatives(self) -> None:
-        """What the model says about other subjects before the edit, and which inputs its modules see there."""
-        modules = self.ffn.modules if self.hparams.null_space else ()
-        for batch in self.batches(self.rows.negatives):
-            with torch.no_grad(), self.negative_moments.watching(modules, batch.mask):
-                base = answer_logits(self.model, batch).log_softmax(-1)
-            self.base += base.split(batch.rows.bincount().tolist())
-        for batch in self.batches(self.rows.texts):
-            with torch.no_grad():
-                base = answer_logits(self.model, batch).log_softmax(-1)
-            self.text_base += base.split(batch.rows.bincount().tolist())
+    def lacks(self, lead: Tensor) -> Tensor:
+        """What each answer token's lead lacks, 0 where it reaches the margin [N]."""
+        return torch.where(lead < self.hparams.margin, self.hparams.margin + SURPLUS - lead, 0.0)
 
-    def projectors(self, critical: dict[str, Tensor]) -> dict[str, Tensor]:
-        """For each module, what keeps a change of its critical nodes off the inputs that are usual elsewhere: in
-        neutral text, about the negatives' subjects, and where earlier edits live."""
-        result = {}
+    def change(self, seen: Seen, ridge: float) -> Tensor:
+        """The least change of all nodes [N, D] by which, to first order, no row lacks anything
+        and rows that lack nothing stay as they are."""
+        lacks = torch.stack([part.sum() for part in self.lacks(seen.lead).split(self.lengths)])
+        writes = []
         for m in self.ffn.modules:
-            index = critical[m.name]
-            moment = self.memory.background.of_nodes(m, index)
-            scale = moment.diagonal().mean()
-            if self.negative_moments:
-                moment = moment + self.negative_moments.of_nodes(m, index)
-            for edit in self.memory.edits:
-                moment = moment + self.hparams.memory_weight * edit.moments.of_nodes(m, index)
-            result[m.name] = projector(moment, scale, self.hparams.null_space)
-        return result
+            hidden, inner = seen.tokens[m.name]
+            nodes = inner[:, self.critical[m.name].to(inner.device)]
+            writes.append(Writes(m.kind, nodes, hidden, self.damping.get(m.name)))
+        found = least_change(writes, seen.rows, -lacks.to(self.slices.weight), ridge)
+        return torch.cat([c.to(self.slices.weight) for c in found])
 
-    # One step
+    # Where
 
-    def batches(self, rows: Sequence[Encoded]) -> list[Batch]:
-        size = self.hparams.micro_batch_size or max(len(rows), 1)
-        return [collate(rows[i : i + size], self.device) for i in range(0, len(rows), size)]
-
-    def turn(self, rows: list[T], step: int, count: int | None = None) -> list[T]:
-        """The rows whose turn it is: `count` (else `rows_per_step`) of them, in turn over the steps; 0 takes all."""
-        count = self.hparams.rows_per_step if count is None else count
-        if not 0 < count < len(rows):
-            return rows
-        return [rows[(step * count + i) % len(rows)] for i in range(count)]
-
-    def gradient(self, step: int) -> tuple[dict[str, float], Tensor]:
-        """Each term's value, and the gradient of their weighted sum; all terms share the forward passes."""
+    def choose(self, seen: Seen) -> None:
+        """Choose the critical nodes, and learn what a change of them should not react to."""
         hp = self.hparams
-        weights = {"target": 1.0, "replay": hp.replay_weight, "negative": hp.kl_weight, "text": hp.text_weight}
-        asked = [("target", e, None) for e in self.rows.requests + self.turn(self.rows.contexts, step)]
-        asked += [("replay", e, None) for e in self.rows.replay]
-        if hp.kl_weight:
-            negatives = list(zip(self.rows.negatives, self.base, strict=True))
-            asked += [("negative", e, base) for e, base in self.turn(negatives, step)]
-        texts = list(zip(self.rows.texts, self.text_base, strict=True))
-        asked += [("text", e, base) for e, base in self.turn(texts, step, hp.text_rows)]
-        tokens = {name: sum(len(e.answer) for n, e, _ in asked if n == name) for name in weights}
-        terms = {name: 0.0 for name in weights if tokens[name]}
-        total = torch.zeros_like(self.slices.weight)
-        size = hp.micro_batch_size or len(asked)
-        for start in range(0, len(asked), size):
-            part = asked[start : start + size]
-            batch = collate([e for _, e, _ in part], self.device)
-            with self.slices.attached():
-                rows = answer_logits(self.model, batch).split([len(e.answer) for _, e, _ in part])
-            objective = torch.zeros((), device=rows[0].device)
-            for (name, e, base), logits in zip(part, rows, strict=True):
-                if base is not None:
-                    losses = divergences(logits, base)
-                else:
-                    losses, lead = token_losses(logits, e.answer), margins(logits.detach(), e.answer)
-                    terms[f"{name}_margin"] = min(terms.get(f"{name}_margin", torch.inf), lead.min().item())
-                    losses = losses if hp.margin is None else losses * (lead < hp.margin)
-                loss = losses.sum() / tokens[name]
-                terms[name] += loss.item()
-                objective = objective + weights[name] * loss
-            total += torch.autograd.grad(objective, self.slices.weight)[0]
-        return terms, total
+        for m in self.ffn.modules:
+            count = (hp.value_nodes if m.kind == "value" else 0) or hp.num_critical_paths
+            scores = module_scores(m, *self.relative(m, *seen.tokens[m.name]), hp.score)
+            self.critical[m.name] = choose_nodes({m.name: scores}, count, 0).critical[m.name].sort().values
+            if hp.null_space:
+                self.damping[m.name] = self.damping_of(m)
+        self.slices.choose(NodeSets(self.critical, {name: torch.empty(0, dtype=torch.long) for name in self.critical}))
+        self.slices.weight.requires_grad_(False)
+
+    def relative(self, m: FFNModule, hidden: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+        """Activations of a value module's nodes, measured against their usual size."""
+        if m.kind == "key" or not self.hparams.null_space:
+            return hidden, inner
+        usual = self.memory.background.usual_size(m).to(inner)
+        return hidden, inner / (usual + 0.1 * usual.mean())
+
+    def damping_of(self, m: FFNModule) -> Tensor:
+        """M^-1 of `least_change`: from neutral text, and from where earlier edits live."""
+        index = self.critical[m.name]
+        moment = self.memory.background.of_nodes(m, index)
+        scale = self.memory.background.usual_size(m).square().mean()
+        for edit in self.memory.edits:
+            if m.name in edit.inputs.counts:
+                moment = moment + self.hparams.memory_weight * edit.inputs.of_nodes(m, index)
+        return damping(moment, scale, self.hparams.null_space)
+
+    def inputs(self, seen: Seen) -> InputMoments:
+        """What the modules saw where the edit wrote, for later edits to leave alone."""
+        moments = InputMoments(sparse=True)
+        own = seen.rows < len(self.requests) + len(self.contexts)
+        for m in self.ffn.modules:
+            hidden, inner = seen.tokens[m.name]
+            x = hidden if m.kind == "key" else inner
+            moments.add(m, x[own.to(x.device)])
+        return moments
+
+
+def in_layers(ffn: FFNMap, hparams: PaCKEHyperParams) -> FFNMap:
+    """The modules that the edit may touch."""
+    last = max(m.layer for m in ffn.modules)
+    for layer in hparams.layers or ():
+        if not 0 <= layer <= last:
+            raise HyperParamsError(f"layers: expected numbers from 0 to {last} for this model, got {layer}.")
+    wanted = max(hparams.num_critical_paths, hparams.value_nodes)
+    if wanted > ffn.num_nodes:
+        raise ModelError(
+            f"num_critical_paths, value_nodes: expected at most the model's {ffn.num_nodes} nodes a module, "
+            f"got {wanted}; lower it."
+        )
+    if not hparams.layers:
+        return ffn
+    return FFNMap(tuple(m for m in ffn.modules if m.layer in hparams.layers), ffn.hidden_size)

@@ -90,7 +90,22 @@ class PaCKEHyperParams:
     """Stop when the mean loss of the first term over a pass is below this; a pass of one step then does not take it.
     None never stops early (the paper)."""
 
-    # PaCKE+: beyond the paper. All off by default; with any of them on, `extended.py` trains the nodes.
+    # PaCKE+: beyond the paper, in `extended.py`. All that follows needs `solver: gauss_newton`.
+    solver: Literal["adam", "gauss_newton"] = "adam"
+    """How nodes are trained. "adam": on the loss of Eq. 7 (the paper). "gauss_newton": the target has to lead all other
+    tokens by `margin`; each of at most `num_steps` steps takes the smallest change by which, to first order, it does.
+    `lr` and the fields of Eq. 7 are then not used."""
+    margin: float = 1.0
+    """Log-odds that each target token must have: 0 is half of all probability. Pushing further costs the neighbours."""
+    ridge: float = 0.05
+    """Damping of a step, as a share of the texts' mean squared gradient: what is conceded where texts disagree."""
+    layers: list[int] | None = None
+    """Layers whose nodes may be chosen; null takes all (the paper)."""
+    value_nodes: int = 0
+    """Value nodes edited in each layer, where that is another number than the key nodes'; 0 takes
+    `num_critical_paths`. More of them make the change more specific."""
+    write_at: Literal["all", "subject"] = "all"
+    """Tokens whose gradient chooses and changes nodes: all, or only the subject's, where a fact is looked up."""
     prefix_contexts: int = 0
     """Ask for the target behind this many short texts sampled from the model, too, so that it does not hang on the
     prompt's position."""
@@ -99,36 +114,16 @@ class PaCKEHyperParams:
     subject_contexts: int = 0
     """Ask for the target after this many neutral contexts of the subject ("{} is known for"), too, so that it comes
     however the relation is worded. The price: other facts of the subject are drawn to it."""
-    negative_subjects: int = 0
-    """Keep what the model says about this many other subjects in the same prompt (and in the same neutral contexts):
-    from the call's other requests, then from names that the package brings."""
-    rows_per_step: int = 0
-    """Contexts, and other subjects' rows, that one step sees, taking turns: many of them at the price of a few. 0 takes
-    all in every step."""
-    kl_weight: float = 0.0
-    """Weight of KL(before || after) at those prompts' answer positions, in place of the paper's contrastive term."""
-    kl_tolerance: float = 0.1
-    """Training does not stop by `margin` while that divergence is larger (nats per position)."""
-    text_rows: int = 0
-    """Rows of neutral text, sampled from the model itself, that one step sees and asks to keep at every word: what many
-    edits would otherwise wear down."""
-    text_weight: float = 1.0
-    """Weight of that divergence."""
     null_space: float = 0.0
-    """Keep changes off the inputs that a module sees in neutral text, about other subjects and at earlier edits: how
-    much larger than 1 / this an input's share has to be for the change to avoid it. 1 to 10 is a good start."""
-    margin: float | None = None
-    """Train an answer token only until its logit leads all others by this, and stop when all do. Pushing further
-    costs the neighbours. None trains as the paper does."""
+    """Weight, in the size of a change, of what it does to the inputs that a module sees in neutral text and about other
+    subjects, and at earlier edits. 0 measures the change itself."""
     memory_size: int = 0
     """Earlier calls' edits that are remembered while the model holds them; edits rolled back are forgotten. With
     `null_space` changes are kept off these edits' inputs."""
     memory_weight: float = 1.0
     """Weight of each of them there, against the neutral text's 1."""
     replay: int = 0
-    """Remembered requests, drawn anew in each call, whose targets must still come."""
-    replay_weight: float = 1.0
-    """Weight of that term."""
+    """Remembered requests, drawn anew in each call, whose targets must still lead."""
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
@@ -151,25 +146,14 @@ class PaCKEHyperParams:
             "micro_batch_size",
             "trace_matrices",
             "seed",
+            "value_nodes",
             "prefix_contexts",
             "subject_contexts",
-            "negative_subjects",
-            "rows_per_step",
-            "text_rows",
             "memory_size",
             "replay",
         ):
             require(getattr(self, field) >= 0, field, "0 or more", "use 0 to switch it off, or a positive number")
-        for field in (
-            "contrast_weight",
-            "weight_decay",
-            "kl_weight",
-            "kl_tolerance",
-            "text_weight",
-            "null_space",
-            "memory_weight",
-            "replay_weight",
-        ):
+        for field in ("contrast_weight", "weight_decay", "margin", "ridge", "null_space", "memory_weight"):
             require(_at_least_zero(getattr(self, field)), field, "a finite number, 0 or more", "use 0 to switch it off")
         require(self.lr > 0 and math.isfinite(self.lr), "lr", "a positive number", "the paper's is 1e-5")
         threshold = self.loss_threshold
@@ -185,35 +169,29 @@ class PaCKEHyperParams:
             "several passes that trace again need trace: call",
         )  # fmt: skip
 
-        if self.extended:
-            self._check_extended(require)
+        self._check_extended(require)
 
     def _check_extended(self, require: Callable[[bool, str, str, str], None]) -> None:
-        for field, needed in {
-            "contrast_weight": 0,
-            "retrace_every": 0,
-            "edit_batch_size": 0,
-            "optimizer_state": "fresh",
-            "value_bias": "frozen",
-        }.items():
-            value = getattr(self, field)
-            require(value == needed, field, f"{needed!r} with a PaCKE+ option", "or switch those options off")
-        require(
-            self.kl_weight == 0 or self.negative_subjects > 0,
-            "negative_subjects", "at least 1 while kl_weight is not 0", "set kl_weight: 0 or give it subjects",
-        )  # fmt: skip
+        if not self.extended:
+            for f in fields(self)[[f.name for f in fields(self)].index("solver") :]:
+                value = getattr(self, f.name)
+                require(value == f.default, f.name, f"{f.default!r} with solver: adam", "or set solver: gauss_newton")
+            return
+        needed = {"contrast_weight": 0, "retrace_every": 0, "edit_batch_size": 0, "value_bias": "frozen"}
+        for field, value in needed.items():
+            expected = f"{value!r} with solver: gauss_newton"
+            require(getattr(self, field) == value, field, expected, "or set solver: adam")
         require(
             self.replay <= self.memory_size, "replay", "at most memory_size", "raise memory_size to what is replayed"
         )
 
     @property
     def extended(self) -> bool:
-        """Whether an option of PaCKE+ is on."""
-        counts = (self.prefix_contexts, self.subject_contexts, self.negative_subjects, self.memory_size, self.text_rows)
-        return any(counts) or self.null_space > 0 or self.margin is not None
+        """Whether this is PaCKE+."""
+        return self.solver == "gauss_newton"
 
     memory = None
-    """What the extended objective knows from earlier calls: an `EditMemory` once there was one. No setting."""
+    """What PaCKE+ knows from earlier calls: an `EditMemory` once there was one. No setting."""
 
     @classmethod
     def from_hparams(cls, name_or_path: str | Path) -> PaCKEHyperParams:
@@ -297,6 +275,8 @@ def _checked(field: str, value: Any, kind: Any) -> Any:
             return float(value)
         if option is str and isinstance(value, str):
             return value
+        if option == list[int] and isinstance(value, list) and all(type(v) is int for v in value):
+            return value
     if isinstance(value, str) and (int in options or float in options):
         try:
             number = float(value)
@@ -306,7 +286,7 @@ def _checked(field: str, value: Any, kind: Any) -> Any:
                 return int(number)
         except ValueError:
             pass
-    expected = " or ".join("null" if o is type(None) else o.__name__ for o in options)
+    expected = " or ".join("null" if o is type(None) else getattr(o, "__name__", str(o)) for o in options)
     raise HyperParamsError(f"{field}: expected {expected}, got {value!r} ({type(value).__name__}); correct its type.")
 
 

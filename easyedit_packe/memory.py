@@ -30,12 +30,12 @@ class Edit:
     Attributes:
         requests: what it was made for.
         marks: by parameter name, the touched nodes [k] and a checksum of each one's new value [k].
-        moments: of the inputs that the edited model's modules see at these requests; taken when first needed.
+        inputs: what the modules saw where the edit wrote.
     """
 
     requests: list[Encoded]
     marks: dict[str, tuple[Tensor, Tensor]]
-    moments: InputMoments = field(default_factory=lambda: InputMoments(sparse=True))
+    inputs: InputMoments = field(default_factory=lambda: InputMoments(sparse=True))
 
 
 class EditMemory:
@@ -63,11 +63,15 @@ class EditMemory:
         self.forget_reverted(dict(model.named_parameters()), ffn)
         return self
 
-    def add(self, requests: Sequence[Encoded], patch: WeightPatch, ffn: FFNMap, limit: int) -> None:
-        """Remember an edit; beyond `limit` the oldest ones are dropped."""
+    def add(
+        self, requests: Sequence[Encoded], patch: WeightPatch, ffn: FFNMap, inputs: InputMoments, limit: int
+    ) -> None:
+        """Remember an edit, unless it changes nothing; beyond `limit` the oldest ones are dropped."""
+        if not any(s.change.any() for s in patch.slices.values()):
+            return
         names = {f"{m.name}.weight" for m in ffn.modules}
         marks = {n: (s.index.cpu(), checksums(s.new)) for n, s in patch.slices.items() if n in names}
-        self.edits = [*self.edits, Edit(list(requests), marks)][-limit:] if limit else []
+        self.edits = [*self.edits, Edit(list(requests), marks, inputs)][-limit:] if limit else []
 
     def forget_reverted(self, parameters: dict[str, Tensor], ffn: FFNMap) -> None:
         """Drop edits whose nodes, apart from those that a later kept edit touched as well, hold other values."""
@@ -96,10 +100,11 @@ class EditMemory:
         found = {"texts": self.texts} | {f"background|{k}": t for k, t in self.background.tensors().items()}
         for i, edit in enumerate(self.edits):
             for j, e in enumerate(edit.requests):
-                found |= {f"edit|{i}|ids|{j}": e.ids, f"edit|{i}|start|{j}": torch.tensor(e.answer_start)}
+                places = torch.tensor([e.answer_start, *(e.subject or ())])
+                found |= {f"edit|{i}|ids|{j}": e.ids, f"edit|{i}|places|{j}": places}
             for name, (index, sums) in edit.marks.items():
                 found |= {f"edit|{i}|index|{name}": index, f"edit|{i}|checksums|{name}": sums}
-            found |= {f"edit|{i}|moments|{k}": t for k, t in edit.moments.tensors().items()}
+            found |= {f"edit|{i}|inputs|{k}": t for k, t in edit.inputs.tensors().items()}
         return found
 
     @classmethod
@@ -115,10 +120,13 @@ class EditMemory:
                 _, i, kind, name = key.split("|", 3)
                 parts.setdefault(int(i), {}).setdefault(kind, {})[name] = t
         for _, part in sorted(parts.items()):
-            requests = [Encoded(ids, int(part["start"][j])) for j, ids in sorted(part["ids"].items(), key=_number)]
+            requests = []
+            for j, ids in sorted(part["ids"].items(), key=_number):
+                start, *subject = part["places"][j].tolist()
+                requests.append(Encoded(ids, start, tuple(subject) or None))
             marks = {name: (index, part["checksums"][name]) for name, index in part["index"].items()}
             memory.edits.append(Edit(requests, marks))
-            memory.edits[-1].moments.load(part.get("moments", {}))
+            memory.edits[-1].inputs.load(part.get("inputs", {}))
         return memory
 
     # How inputs usually look
@@ -129,8 +137,8 @@ class EditMemory:
             self.texts = sample_texts(model, tok, TEXTS, TEXT_TOKENS, seed)
 
     def prepare_background(self, model: nn.Module, tok: Any, ffn: FFNMap, seed: int) -> None:
-        """Moments of every module's inputs on sampled text and on lines about names, the first time."""
-        if self.background:
+        """Moments of the modules' inputs on sampled text and on lines about names, the first time."""
+        if all(m.name in self.background.counts for m in ffn.modules):
             return
         self.prepare_texts(model, tok, seed)
         device = model.get_input_embeddings().weight.device
@@ -140,14 +148,6 @@ class EditMemory:
             with torch.no_grad(), moments.watching(ffn.modules, mask):
                 model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
         self.background = moments
-
-    def prepare_edits(self, model: nn.Module, ffn: FFNMap) -> None:
-        """Moments of the inputs that the earlier edits react to, where they are not known yet."""
-        for edit in self.edits:
-            if not edit.moments:
-                batch = collate(edit.requests, model.get_input_embeddings().weight.device)
-                with torch.no_grad(), edit.moments.watching(ffn.modules, batch.mask):
-                    model.base_model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
 
 
 def _number(item: tuple[str, Tensor]) -> int:

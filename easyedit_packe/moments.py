@@ -61,7 +61,13 @@ class InputMoments:
             return self.sums[m.name] / self.counts[m.name]
         rows = self.rows[m.name].float()
         rows = rows if m.kind == "key" else rows[:, index.to(rows.device)]
-        return rows.T @ rows / self.counts[m.name]
+        return rows.T @ rows / len(rows)
+
+    def usual_size(self, m: FFNModule) -> Tensor:
+        """Root mean square of each input."""
+        if m.name in self.sums:
+            return (self.sums[m.name].diagonal() / self.counts[m.name]).sqrt()
+        return self.rows[m.name].float().square().mean(0).sqrt()
 
     @contextmanager
     def watching(self, modules: Sequence[FFNModule], mask: Tensor | None) -> Iterator[None]:
@@ -80,10 +86,7 @@ class InputMoments:
             yield
 
 
-def projector(moment: Tensor, scale: Tensor, strength: float) -> Tensor:
-    """`(I + strength * moment / scale)^-1`: nearly 1 on directions that the inputs leave free, nearly 0 on others.
-
-    The change that a gradient asks for, multiplied by this, is the ridge solution that reacts least to those inputs.
-    """
+def damping(moment: Tensor, scale: Tensor, strength: float) -> Tensor:
+    """`(I + strength * moment / scale)^-1`: nearly 1 on directions that the inputs leave free, nearly 0 on others."""
     eye = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
     return torch.linalg.inv(eye + (strength / scale) * moment)

@@ -25,13 +25,8 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels.to(logits.device), reduction="none")
 
 
-def divergences(logits: Tensor, base: Tensor) -> Tensor:
-    """KL(base || model) at each position [N]; `base` [N, V] holds log-probabilities from before the edit."""
-    return F.kl_div(logits.log_softmax(-1), base.to(logits.device), reduction="none", log_target=True).sum(-1)
-
-
-def margins(logits: Tensor, targets: Tensor) -> Tensor:
-    """By how much each target token's logit [N] leads all others; negative where it is not the arg-max."""
+def leads(logits: Tensor, targets: Tensor) -> Tensor:
+    """Log-odds of each answer token [N]: `log p / (1 - p)`. Above 0 the token is the arg-max."""
     targets = targets.to(logits.device)[:, None]
-    others = logits.scatter(1, targets, -torch.inf).amax(1)
+    others = logits.scatter(1, targets, -torch.inf).logsumexp(1)
     return logits.gather(1, targets).squeeze(1) - others

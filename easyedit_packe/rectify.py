@@ -36,7 +36,7 @@ class Rectification:
         patch: the edit; the model itself is unchanged.
         nodes: the nodes chosen at each tracing.
         losses: first term's mean token loss at each optimiser step, before the step.
-        terms: with the extended objective, every term at each step, by name.
+        terms: with PaCKE+, by kind of text, by how much the target leads there at each step, at least.
     """
 
     patch: WeightPatch

@@ -78,10 +78,17 @@ def read_requests(requests: Iterable[Mapping[str, Any] | EditRequest]) -> list[E
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of one request's text [T] and the position of the target's first token."""
+    """One request's text as tokens.
+
+    Attributes:
+        ids: [T], int64.
+        answer_start: position of the target's first token.
+        subject: first position of the subject in the prompt, and the position after it; None where that is unknown.
+    """
 
     ids: Tensor
     answer_start: int
+    subject: tuple[int, int] | None = None
 
     @property
     def answer(self) -> Tensor:
@@ -131,8 +138,19 @@ def encode(tok: Any, requests: Sequence[EditRequest], max_tokens: int | None = N
                 f"expected at most {max_tokens} tokens (the model's positions), got {len(ids)} "
                 f"for {request.prompt[:60]!r}...; shorten the prompt."
             )
-        encoded.append(Encoded(torch.tensor(ids), start))
+        encoded.append(Encoded(torch.tensor(ids), start, _subject_tokens(tok, request, start)))
     return encoded
+
+
+def _subject_tokens(tok: Any, request: EditRequest, answer_start: int) -> tuple[int, int] | None:
+    """Tokens of the subject where it stands last in the prompt, counted from the tokens of the text around it."""
+    if not request.subject or request.subject not in request.prompt:
+        return None
+    begin = request.prompt.rindex(request.subject)
+    before = request.prompt[:begin].rstrip()
+    first = len(tok(before)["input_ids"]) if before else len(tok("")["input_ids"])
+    after = len(tok(request.prompt[: begin + len(request.subject)])["input_ids"])
+    return (min(first, after - 1), after) if 0 < after <= answer_start else None
 
 
 def collate(encoded: Sequence[Encoded], device: torch.device | str = "cpu") -> Batch:

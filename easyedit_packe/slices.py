@@ -25,8 +25,6 @@ class Slices:
         weight: all changes, one node a row, module after module [N, D].
         key_bias: changes of the nodes' bias entries [N_key], empty where the keys have no bias.
         value_bias: changes of the value modules' biases [layers, D], empty unless they are trained.
-        projectors: by module name, what the module's rows of `weight` [k, D] are multiplied by before they become
-            changes: [D, D] from the right in a key module, [k, k] from the left in a value module. Usually none.
     """
 
     def __init__(self, ffn: FFNMap, train_value_bias: bool = False) -> None:
@@ -40,7 +38,6 @@ class Slices:
         self.value_bias = torch.zeros(len(self.biased), ffn.hidden_size, **options)
         self.critical = torch.zeros(0, 1, **options)
         self.negative = torch.zeros(0, 1, **options)
-        self.projectors: dict[str, Tensor] = {}
 
     @property
     def leaves(self) -> list[Tensor]:
@@ -87,15 +84,6 @@ class Slices:
         rows = [p for m, p in zip(self.ffn.modules, parts, strict=True) if m.has_node_bias]
         return torch.cat(rows) if rows else mask.new_zeros(0)
 
-    def changes(self, weight: Tensor) -> dict[str, Tensor]:
-        """The change of each module's nodes [k, D], from all rows of `weight`."""
-        parts = dict(zip(self.index, weight.split([len(i) for i in self.index.values()]), strict=True))
-        for m in self.ffn.modules:
-            if m.name in self.projectors:
-                part, projector = parts[m.name], self.projectors[m.name].to(weight)
-                parts[m.name] = part @ projector if m.kind == "key" else projector @ part
-        return parts
-
     @contextmanager
     def attached(self, train: bool = True) -> Iterator[None]:
         """While active, the model computes with the changes; with `train`, gradients flow into the leaves.
@@ -105,7 +93,8 @@ class Slices:
         weight, key_bias, value_bias = (
             t if train else t.detach() for t in (self.weight, self.key_bias, self.value_bias)
         )
-        weights = self.changes(weight)
+        sizes = [len(i) for i in self.index.values()]
+        weights = dict(zip(self.index, weight.split(sizes), strict=True))
         keys = [m for m in self.ffn.modules if m.has_node_bias]
         key_biases = dict(
             zip((m.name for m in keys), key_bias.split([len(self.index[m.name]) for m in keys]), strict=True)
@@ -128,9 +117,7 @@ class Slices:
         bias_rows = iter(
             self.key_bias.detach().split([s for m, s in zip(self.ffn.modules, sizes, strict=True) if m.has_node_bias])
         )
-        changes = self.changes(self.weight.detach())
-        for m in self.ffn.modules:
-            change = changes[m.name]
+        for m, change in zip(self.ffn.modules, self.weight.detach().split(sizes), strict=True):
             index = self.index[m.name].to(m.weight.device)
             slices[f"{m.name}.weight"] = _slice(m.node_axis, index, m.nodes(index), change, m.num_nodes)
             if m.has_node_bias:

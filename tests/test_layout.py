@@ -11,7 +11,7 @@ ORDER = [
     ["hooks", "ffn", "hparams", "requests", "patch"],
     ["models", "objective", "contexts", "moments", "tracing", "patch_file", "lora", "originals", "stack"],
     ["stats"],
-    ["slices", "memory"],
+    ["slices", "memory", "least_change"],
     ["rectify"],
     ["extended"],
     ["editor"],

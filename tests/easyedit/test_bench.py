@@ -23,15 +23,14 @@ PACKE = Path(sys.executable).parent / "packe"
 SUBJECTS = ["Omar", "Anna Berg", "Grey Tides", "Ivo Marsh"]
 TARGETS = ["the piano", "Bergen", "Ivo Marsh", "violin"]
 PLUS = """alg_name: PaCKE
-lr: 1e-2
+solver: gauss_newton
+write_at: subject
 num_critical_paths: 3
 num_steps: 3
 edit_batch_size: 0
 contrast_weight: 0
 prefix_contexts: 1
 subject_contexts: 2
-negative_subjects: 3
-kl_weight: 1
 null_space: 1
 memory_size: 4
 replay: 2
