@@ -126,12 +126,18 @@ class Extended:
         return encode(self.tok, requests, self.max_tokens)
 
     def places(self, rows: Sequence[Encoded], batch: Batch) -> Tensor:
-        """True at the tokens [B, T] where the edit may write: the subject's, or all where it is not known."""
+        """True at the tokens [B, T] where the edit may write: the subject's, or all where it is not known.
+
+        Never the first one, unless it is alone: models park attention on it, and what they hold there is the same in
+        all texts.
+        """
         found = torch.zeros(batch.ids.shape, dtype=torch.bool)
         for i, e in enumerate(rows):
-            known = e.subject if self.hparams.write_at == "subject" else None
-            first, after = known or (0, len(e.ids) - 1)
-            found[i, first:after] = True
+            length = len(e.ids) - 1
+            first, after = (e.subject if self.hparams.write_at == "subject" else None) or (0, length)
+            if after < 2:
+                after = length
+            found[i, min(max(first, 1), length - 1) : after] = True
         return found
 
     # The edit

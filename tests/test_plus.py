@@ -16,7 +16,7 @@ from easyedit_packe.memory import EditMemory, checksums
 from easyedit_packe.moments import InputMoments, damping
 from easyedit_packe.objective import leads
 from easyedit_packe.patch import same_bits
-from easyedit_packe.requests import Encoded, encode, read_requests
+from easyedit_packe.requests import Encoded, collate, encode, read_requests
 
 from .conftest import REQUESTS, assert_same_bits, make_model, make_tokenizer, snapshot
 from .test_editor import easyedit_restore, state_of_the_world
@@ -121,8 +121,9 @@ def test_a_row_that_nothing_can_move_asks_for_nothing():
 def test_tokens_hold_the_gradient_of_the_weights(architecture):
     """With all tokens writable, `hidden^T inner` is autograd's gradient of the asked leads, in small batches, too."""
     model, tok = make_model(architecture, torch.float64), make_tokenizer()
-    hp = PaCKEHyperParams(**{**ALL, "write_at": "all", "layers": None, "micro_batch_size": 2})
+    hp = PaCKEHyperParams(**{**ALL, "layers": None, "micro_batch_size": 2})
     run = extended(model, tok, hp)
+    run.places = lambda rows, batch: batch.mask.bool() if batch.mask is not None else torch.ones_like(batch.ids).bool()
     seen = run.look()
     for p in model.parameters():
         p.requires_grad_(True)
@@ -131,7 +132,6 @@ def test_tokens_hold_the_gradient_of_the_weights(architecture):
         lead = leads(model(e.ids[None, :-1]).logits[0, e.answer_start - 1 :], e.answer)
         total = total - lead[run.asked(lead.detach(), [e])].sum()
     total.backward()
-    assert seen.rows.bincount().tolist() == [len(e.ids) - 1 for e in run.rows]
     for m in run.ffn.modules:
         hidden, inner = seen.tokens[m.name]
         dense = m.weight.grad if m.node_axis == 0 else m.weight.grad.T
@@ -147,15 +147,17 @@ def test_what_is_asked_of_a_row():
     assert run.lacks(lead).tolist() == [2.5, 0.0, 0.0, 0.0]
 
 
-def test_only_the_subjects_tokens_write():
+def test_only_the_subjects_tokens_write_and_never_the_first():
     tok = make_tokenizer()
-    run = extended(make_model("llama"), tok, PaCKEHyperParams(**ALL))
-    subject = REQUESTS[0]["subject"]
-    for e in run.rows:
+    run = extended(make_model("llama"), tok, PaCKEHyperParams(**ALL), REQUESTS[1:2])
+    subject = REQUESTS[1]["subject"]
+    seen = run.look()
+    for i, e in enumerate(run.rows):
         first, after = e.subject
         assert tok.decode(e.ids[first:after]).strip() == subject
-    seen = run.look()
-    assert seen.rows.bincount().tolist() == [e.subject[1] - e.subject[0] for e in run.rows]
+        assert (seen.rows == i).sum() == (after - max(first, 1) if after > 1 else len(e.ids) - 2)
+    rows = [Encoded(torch.arange(6), 5, (0, 1)), Encoded(torch.arange(2), 1), Encoded(torch.arange(5), 3, (1, 2))]
+    assert run.places(rows, collate(rows)).int().tolist() == [[0, 1, 1, 1, 1], [1, 0, 0, 0, 0], [0, 1, 0, 0, 0]]
 
 
 def test_requests_without_a_subject_write_everywhere():
@@ -165,7 +167,7 @@ def test_requests_without_a_subject_write_everywhere():
     run = extended(model, tok, hp, bare)
     assert run.encode(run.contexts_of(read_requests(bare)))[0].subject is None
     assert len(run.rows) == 2  # itself, and behind a prefix
-    assert run.look().rows.bincount().tolist() == [len(e.ids) - 1 for e in run.rows]
+    assert run.look().rows.bincount().tolist() == [len(e.ids) - 2 for e in run.rows]
 
 
 def test_damping_solves_the_ridge_problem():
