@@ -42,6 +42,9 @@ LOG = logging.getLogger(__name__)
 SURPLUS = 0.5
 """Log-odds beyond `margin` that a step aims for, so that it does not fall just short."""
 
+OVERSHOOT = 1.0
+"""By how much more a step asks for than is lacking: leads rise more slowly than to first order."""
+
 RIDGE_FACTOR = 10.0
 """By how much `ridge` grows after a step that made things worse, and shrinks back after one that did not."""
 
@@ -99,7 +102,9 @@ class Extended:
             memory.prepare_background(model, tok, self.ffn, hparams.seed)
         self.requests = self.encode(requests)
         self.contexts = self.encode(self.contexts_of(requests))
-        earlier = [e for edit in memory.edits for e in edit.requests]
+        self.subjects = {r.subject for r in requests if r.subject}
+        self.others = memory.about_others(self.subjects)
+        earlier = [e for edit in self.others for e in edit.requests]
         self.replay = random.Random(hparams.seed + len(earlier)).sample(earlier, min(hparams.replay, len(earlier)))
         self.rows = self.requests + self.contexts + self.replay
         self.lengths = [len(e.answer) for e in self.rows]
@@ -164,7 +169,7 @@ class Extended:
         LOG.debug("terms by step: %s", history)
         terms = {name: [step[name] for step in history] for name in history[0]}
         patch = self.slices.patch()
-        self.memory.add(self.requests, patch, self.ffn, self.inputs(best), hp.memory_size)
+        self.memory.add(self.requests, self.subjects, patch, self.inputs(best), hp.memory_size)
         return Rectification(patch, [NodeSets(self.critical, {})], terms.pop("loss"), terms)
 
     def terms(self, lead: Tensor) -> dict[str, float]:
@@ -223,7 +228,7 @@ class Extended:
             hidden, inner = seen.tokens[m.name]
             nodes = inner[:, self.critical[m.name].to(inner.device)]
             writes.append(Writes(m.kind, nodes, hidden, self.damping.get(m.name)))
-        found = least_change(writes, seen.rows, -lacks.to(self.slices.weight), ridge)
+        found = least_change(writes, seen.rows, -OVERSHOOT * lacks.to(self.slices.weight), ridge)
         return torch.cat([c.to(self.slices.weight) for c in found])
 
     # Where
@@ -252,7 +257,7 @@ class Extended:
         index = self.critical[m.name]
         moment = self.memory.background.of_nodes(m, index)
         scale = self.memory.background.usual_size(m).square().mean()
-        for edit in self.memory.edits:
+        for edit in self.others:
             if m.name in edit.inputs.counts:
                 moment = moment + self.hparams.memory_weight * edit.inputs.of_nodes(m, index)
         return damping(moment, scale, self.hparams.null_space)

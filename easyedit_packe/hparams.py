@@ -119,7 +119,7 @@ class PaCKEHyperParams:
     subjects, and at earlier edits. 0 measures the change itself."""
     memory_size: int = 0
     """Earlier calls' edits that are remembered while the model holds them; edits rolled back are forgotten. With
-    `null_space` changes are kept off these edits' inputs."""
+    `null_space` changes are kept off these edits' inputs, apart from those of the same subject."""
     memory_weight: float = 1.0
     """Weight of each of them there, against the neutral text's 1."""
     replay: int = 0

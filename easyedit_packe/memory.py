@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,11 +31,13 @@ class Edit:
         requests: what it was made for.
         marks: by parameter name, the touched nodes [k] and a checksum of each one's new value [k].
         inputs: what the modules saw where the edit wrote.
+        subjects: of the requests, where they are known.
     """
 
     requests: list[Encoded]
     marks: dict[str, tuple[Tensor, Tensor]]
     inputs: InputMoments = field(default_factory=lambda: InputMoments(sparse=True))
+    subjects: frozenset[str] = frozenset()
 
 
 class EditMemory:
@@ -64,14 +66,24 @@ class EditMemory:
         return self
 
     def add(
-        self, requests: Sequence[Encoded], patch: WeightPatch, ffn: FFNMap, inputs: InputMoments, limit: int
+        self,
+        requests: Sequence[Encoded],
+        subjects: Iterable[str],
+        patch: WeightPatch,
+        inputs: InputMoments,
+        limit: int,
     ) -> None:
         """Remember an edit, unless it changes nothing; beyond `limit` the oldest ones are dropped."""
         if not any(s.change.any() for s in patch.slices.values()):
             return
-        names = {f"{m.name}.weight" for m in ffn.modules}
-        marks = {n: (s.index.cpu(), checksums(s.new)) for n, s in patch.slices.items() if n in names}
-        self.edits = [*self.edits, Edit(list(requests), marks, inputs)][-limit:] if limit else []
+        weights = {n: s for n, s in patch.slices.items() if n.endswith(".weight")}
+        marks = {n: (s.index.cpu(), checksums(s.new)) for n, s in weights.items()}
+        edit = Edit(list(requests), marks, inputs, frozenset(subjects))
+        self.edits = [*self.edits, edit][-limit:] if limit else []
+
+    def about_others(self, subjects: Iterable[str]) -> list[Edit]:
+        """Earlier edits of other subjects; a new fact of the same one has to be written where the old one lives."""
+        return [e for e in self.edits if e.subjects.isdisjoint(subjects)]
 
     def forget_reverted(self, parameters: dict[str, Tensor], ffn: FFNMap) -> None:
         """Drop edits whose nodes, apart from those that a later kept edit touched as well, hold other values."""
@@ -104,6 +116,9 @@ class EditMemory:
                 found |= {f"edit|{i}|ids|{j}": e.ids, f"edit|{i}|places|{j}": places}
             for name, (index, sums) in edit.marks.items():
                 found |= {f"edit|{i}|index|{name}": index, f"edit|{i}|checksums|{name}": sums}
+            found[f"edit|{i}|subjects|"] = torch.tensor(
+                list("\n".join(sorted(edit.subjects)).encode()), dtype=torch.uint8
+            )
             found |= {f"edit|{i}|inputs|{k}": t for k, t in edit.inputs.tensors().items()}
         return found
 
@@ -125,7 +140,8 @@ class EditMemory:
                 start, *subject = part["places"][j].tolist()
                 requests.append(Encoded(ids, start, tuple(subject) or None))
             marks = {name: (index, part["checksums"][name]) for name, index in part["index"].items()}
-            memory.edits.append(Edit(requests, marks))
+            names = bytes(part["subjects"][""].tolist()).decode()
+            memory.edits.append(Edit(requests, marks, subjects=frozenset(names.split("\n") if names else ())))
             memory.edits[-1].inputs.load(part.get("inputs", {}))
         return memory
 

@@ -252,6 +252,16 @@ def test_a_step_that_makes_things_worse_is_taken_back(monkeypatch):
         assert run.lacks(run.look().lead).sum() <= before
 
 
+def test_an_edit_of_the_same_subject_does_not_stand_in_the_way():
+    model, tok = make_model("llama"), make_tokenizer()
+    hp = PaCKEHyperParams(**{**ALL, "write_at": "all"})
+    apply_packe_to_model(model, tok, REQUESTS[:1], hp)
+    same, other = (extended(model, tok, hp, [r], memory=hp.memory) for r in REQUESTS[:2])
+    assert len(hp.memory.edits) == 1
+    assert (same.others, same.replay) == ([], [])
+    assert (len(other.others), len(other.replay)) == (1, 1)
+
+
 def test_nothing_of_the_measurement_reaches_the_editor(architecture):
     bare = [{k: r[k] for k in ("prompt", "target_new", "subject")} for r in REQUESTS]
     full = [
@@ -321,6 +331,20 @@ def test_a_computed_patch_that_is_not_applied_is_forgotten():
     model, tok, hp = make_model("llama"), make_tokenizer(), PaCKEHyperParams(**ALL)
     compute_patch(model, tok, REQUESTS[:1], hp)
     assert memory_for(model, FFNMap.of(model), hp).edits == []
+
+
+def test_memory_survives_being_saved(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    model, tok = make_model("llama"), make_tokenizer()
+    hp = PaCKEHyperParams(**{**ALL, "write_at": "all"})
+    for request in REQUESTS[:2]:
+        apply_packe_to_model(model, tok, [request], hp)
+    save_file({k: t.contiguous() for k, t in hp.memory.tensors().items()}, tmp_path / "memory.safetensors")
+    again = PaCKEHyperParams(**{**ALL, "write_at": "all"})
+    again.memory = EditMemory.load(model, load_file(tmp_path / "memory.safetensors"))
+    assert [e.subjects for e in again.memory.edits] == [e.subjects for e in hp.memory.edits] != [frozenset()] * 2
+    assert same_patch(*(compute_patch(model, tok, REQUESTS[2:], h) for h in (hp, again)))
 
 
 def test_memory_is_bounded_and_belongs_to_one_model():

@@ -13,7 +13,7 @@ from ..errors import HyperParamsError, PaCKEError, one_of
 PROTOCOLS = ("single", "batch", "consecutive", "epochs")
 
 _ONE_FACT = "its closed form writes one fact at a time"
-_NO_EPOCHS = "it solves for the weights in closed form, there are no passes to repeat"
+_NO_EPOCHS = "it solves for its changes, there are no passes to repeat"
 
 
 class BenchError(PaCKEError, ValueError):
@@ -84,7 +84,7 @@ EDITORS = {
         Editor("RECT", "RECT", _SEVERAL),
         Editor("AlphaEdit", "AlphaEdit", _SEVERAL),
         Editor("PaCKE", "PaCKE", {}, needs_subject=False),
-        Editor("PaCKE+", "PaCKE", {}, needs_subject=False, suffix="-plus"),
+        Editor("PaCKE+", "PaCKE", {"epochs": _NO_EPOCHS}, needs_subject=False, suffix="-plus"),
     )
 }
 """In the order of the tables."""
