@@ -42,7 +42,7 @@ LOG = logging.getLogger(__name__)
 SURPLUS = 0.5
 """Log-odds beyond `margin` that a step aims for, so that it does not fall just short."""
 
-OVERSHOOT = 1.0
+OVERSHOOT = 1.5
 """By how much more a step asks for than is lacking: leads rise more slowly than to first order."""
 
 RIDGE_FACTOR = 10.0
