@@ -94,7 +94,7 @@ class EditMemory:
             if all(self._holds(parameters[n], axes[n], *mark, covered.get(n)) for n, mark in edit.marks.items()):
                 kept.insert(0, edit)
                 for name, (index, _) in edit.marks.items():
-                    covered[name] = torch.cat([covered[name], index]) if name in covered else index
+                    covered[name] = torch.cat([covered.get(name, index), index]).unique()
         self.edits = kept
 
     @staticmethod

@@ -59,9 +59,14 @@ class InputMoments:
         """What a change of the nodes `index` [k] reacts to: [D, D] of a key module, [k, k] of a value module."""
         if m.name in self.sums:
             return self.sums[m.name] / self.counts[m.name]
+        rows = self.rows_of(m, index)
+        return rows.T @ rows
+
+    def rows_of(self, m: FFNModule, index: Tensor) -> Tensor:
+        """The kept inputs [T, D] or [T, k], divided by sqrt(T): R with R^T R = `of_nodes`."""
         rows = self.rows[m.name].float()
         rows = rows if m.kind == "key" else rows[:, index.to(rows.device)]
-        return rows.T @ rows / len(rows)
+        return rows / len(rows) ** 0.5
 
     def usual_size(self, m: FFNModule) -> Tensor:
         """Root mean square of each input."""

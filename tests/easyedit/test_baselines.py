@@ -411,6 +411,47 @@ def test_r_rome_on_the_default_model():
     assert (results[0] - results[-1]).abs().max() < 1e-5
 
 
+@pytest.fixture(scope="module")
+def default_model(tmp_path_factory):
+    """SmolLM2-135M with statistics of one layer from a short text: enough to compare, not to edit well."""
+    model, tok = load(str(DEFAULT_MODEL_DIR))
+    text = tmp_path_factory.mktemp("text") / "text.txt"
+    text.write_text("\n\n".join(p.read_text() for p in sorted((shipped_dir().parent).glob("*.md"))))
+    compute_stats(model, tok, text, [5], tokens=3000, length=64)
+    return model, tok
+
+
+@pytest.mark.skipif(not DEFAULT_MODEL_DIR.is_dir(), reason="packe model fetch smollm2-135m has not been run")
+@pytest.mark.parametrize("name", ["AlphaEdit", "EMMET", "PMET"])
+def test_same_weights_as_easyedits_own_on_the_default_model(name, default_model):
+    """Relative difference of the changes below 1e-3: both sum in float32, and solve systems of 1536 unknowns."""
+    model, tok = default_model
+    theirs = _apply(name)
+    if "easyedit_packe" in theirs.__module__:
+        pytest.skip("this EasyEdit has no such editor")
+    fact = {
+        "prompt": "The Eiffel Tower is in",
+        "subject": "Eiffel Tower",
+        "target_new": "Rome",
+        "ground_truth": "Paris",
+    }
+    before, changes = model.get_parameter("model.layers.5.mlp.down_proj.weight").detach().clone(), []
+    apply, cls = baseline(name)
+    for function in (theirs, apply):
+        shipped = load_hparams(name, "smollm2-135m")
+        values = {f.name: getattr(shipped, f.name) for f in dataclasses.fields(cls) if hasattr(shipped, f.name)}
+        hparams = shipped if function is theirs else cls(**values)
+        hparams.layers, hparams.v_num_grad_steps, hparams.device = [5], 2, "cpu"
+        hparams.model_name = str(DEFAULT_MODEL_DIR)
+        with fresh_state():
+            quietly(function, model, [fact], hparams, tok=tok)
+        changes.append({n: v - before[n] for n, v in model.state_dict().items() if not torch.equal(v, before[n])})
+        model.load_state_dict(before)
+    assert changes[0].keys() == changes[1].keys() != set()
+    for n, change in changes[0].items():
+        assert (change - changes[1][n]).norm() < 1e-3 * change.norm()
+
+
 @pytest.mark.parametrize("name", ["PRUNE", "AlphaEdit", "LoRA", "KN"])
 def test_through_easyedits_own_editor(name, editor_of):
     editor = editor_of(settings(name), name="tiny")
