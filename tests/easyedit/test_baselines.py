@@ -435,7 +435,7 @@ def test_same_weights_as_easyedits_own_on_the_default_model(name, default_model)
         "target_new": "Rome",
         "ground_truth": "Paris",
     }
-    before, changes = model.get_parameter("model.layers.5.mlp.down_proj.weight").detach().clone(), []
+    before, changes = snapshot(model), []
     apply, cls = baseline(name)
     for function in (theirs, apply):
         shipped = load_hparams(name, "smollm2-135m")
