@@ -229,7 +229,9 @@ def cost_table(runs: Sequence[Run]) -> pd.DataFrame:
         edits = pd.DataFrame(run.edits)
         if edits.empty:
             continue
-        last = edits.iloc[-1:] if run.identity["protocol"] == "consecutive" else edits
+        consecutive = run.identity["protocol"] == "consecutive"
+        under_way = consecutive and len(edits) < run.about["num_records"]
+        last = edits.iloc[-1:] if consecutive else edits
         values = [p / run.perplexity if p else float("inf") for p in last.perplexity.tolist()]
         refused = len(run.refused)
         rows.append(
@@ -239,7 +241,7 @@ def cost_table(runs: Sequence[Run]) -> pd.DataFrame:
                 "seconds / edit": f"{(edits.seconds / edits.case_ids.map(len)).median():.2f}",
                 "peak MB": _number(edits.peak_bytes.max() / 1e6 if edits.peak_bytes.notna().any() else None),
                 "weights changed": f"{int(last.weights_changed.median()):,}",
-                "perplexity ratio": f"{pd.Series(values).median():.3f}",
+                "perplexity ratio": _number(None) if under_way else f"{pd.Series(values).median():.3f}",
                 "refused": f"{refused} of {run.about['num_records']}" if refused else "0",
             }
         )
