@@ -45,6 +45,9 @@ SURPLUS = 0.5
 OVERSHOOT = 1.5
 """By how much more a step asks for than is lacking: leads rise more slowly than to first order."""
 
+PADDING = 1.4
+"""By how much the longest text run together may exceed the shortest."""
+
 RIDGE_FACTOR = 10.0
 """By how much `ridge` grows after a step that made things worse, and shrinks back after one that did not."""
 
@@ -104,10 +107,10 @@ class Extended:
         self.contexts = self.encode(self.contexts_of(requests))
         self.subjects = {r.subject for r in requests if r.subject}
         self.others = memory.about_others(self.subjects)
-        earlier = [e for edit in self.others for e in edit.requests]
-        self.replay = random.Random(hparams.seed + len(earlier)).sample(earlier, min(hparams.replay, len(earlier)))
+        self.replay = memory.also_about(self.subjects, self.requests)[-hparams.replay :] if hparams.replay else []
         self.rows = self.requests + self.contexts + self.replay
         self.lengths = [len(e.answer) for e in self.rows]
+        self.pieces = alike([len(e.ids) - 1 for e in self.rows], hparams.micro_batch_size)
         self.slices = Slices(self.ffn)
         self.critical: dict[str, Tensor] = {}
         self.damping: dict[str, Tensor] = {}
@@ -139,10 +142,12 @@ class Extended:
         found = torch.zeros(batch.ids.shape, dtype=torch.bool)
         for i, e in enumerate(rows):
             length = len(e.ids) - 1
-            first, after = (e.subject if self.hparams.write_at == "subject" else None) or (0, length)
+            first, after = (None if self.hparams.write_at == "all" else e.subject) or (0, length)
             if after < 2:
                 after = length
             found[i, min(max(first, 1), length - 1) : after] = True
+            if self.hparams.write_at == "subject_and_target":
+                found[i, e.answer_start : length] = True
         return found
 
     # The edit
@@ -185,11 +190,12 @@ class Extended:
 
     def look(self) -> Seen:
         """Run all rows, and take the gradient of what is asked of each: the sum of its leads, negated."""
-        modules, size = self.ffn.modules, self.hparams.micro_batch_size or len(self.rows)
-        all_leads, all_rows = [], []
+        modules = self.ffn.modules
+        all_leads: list[Tensor] = [torch.empty(0)] * len(self.rows)
+        all_rows: list[Tensor] = []
         parts: dict[str, list[tuple[Tensor, Tensor]]] = {m.name: [] for m in modules}
-        for start in range(0, len(self.rows), size):
-            rows = self.rows[start : start + size]
+        for piece in self.pieces:
+            rows = [self.rows[i] for i in piece]
             batch = collate(rows, self.device)
             with self.slices.attached(train=False), watch_outputs(modules) as watched:
                 lead = leads(answer_logits(self.model, batch), batch.targets)
@@ -203,8 +209,9 @@ class Extended:
             for m, (x, _), g in zip(modules, watched, gradients, strict=True):
                 here = places.to(x.device)
                 parts[m.name].append(factors(m, x[here], g[here]))
-            all_leads.append(lead.detach())
-            all_rows.append(start + places.nonzero()[:, 0])
+            for i, part in zip(piece, lead.detach().split([self.lengths[i] for i in piece]), strict=True):
+                all_leads[i] = part
+            all_rows.append(torch.tensor(piece)[places.nonzero()[:, 0]])
         tokens = {name: (torch.cat([h for h, _ in p]), torch.cat([i for _, i in p])) for name, p in parts.items()}
         return Seen(torch.cat(all_leads), torch.cat(all_rows), tokens)
 
@@ -272,6 +279,16 @@ class Extended:
             x = hidden if m.kind == "key" else inner
             moments.add(m, x[own.to(x.device)])
         return moments
+
+
+def alike(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Indices in groups of similar length, of at most `most` where that is not 0: less padding to compute with."""
+    pieces: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if not pieces or len(pieces[-1]) == most or lengths[i] > PADDING * lengths[pieces[-1][0]]:
+            pieces.append([])
+        pieces[-1].append(i)
+    return pieces
 
 
 def in_layers(ffn: FFNMap, hparams: PaCKEHyperParams) -> FFNMap:

@@ -104,8 +104,9 @@ class PaCKEHyperParams:
     value_nodes: int = 0
     """Value nodes edited in each layer, where that is another number than the key nodes'; 0 takes
     `num_critical_paths`. More of them make the change more specific."""
-    write_at: Literal["all", "subject"] = "all"
-    """Tokens whose gradient chooses and changes nodes: all, or only the subject's, where a fact is looked up."""
+    write_at: Literal["all", "subject", "subject_and_target"] = "all"
+    """Tokens whose gradient chooses and changes nodes: all, only the subject's, where a fact is looked up, or these and
+    the target's, where its next token is: a long target need then not be written on the subject as a whole."""
     prefix_contexts: int = 0
     """Ask for the target behind this many short texts sampled from the model, too, so that it does not hang on the
     prompt's position."""
@@ -119,11 +120,12 @@ class PaCKEHyperParams:
     subjects, and at earlier edits. 0 measures the change itself."""
     memory_size: int = 0
     """Earlier calls' edits that are remembered while the model holds them; edits rolled back are forgotten. With
-    `null_space` changes are kept off these edits' inputs, apart from those of the same subject."""
+    `null_space` changes are kept off these edits' inputs, apart from those of the same subject: see `replay`."""
     memory_weight: float = 1.0
     """Weight of each of them there, against the neutral text's 1."""
     replay: int = 0
-    """Remembered requests, drawn anew in each call, whose targets must still lead."""
+    """Remembered requests about the same subject, at most this many, whose targets must still lead in their own
+    prompts. A request that comes again, word for word, replaces the old one."""
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))

@@ -85,6 +85,15 @@ class EditMemory:
         """Earlier edits of other subjects; a new fact of the same one has to be written where the old one lives."""
         return [e for e in self.edits if e.subjects.isdisjoint(subjects)]
 
+    def also_about(self, subjects: Iterable[str], requests: Sequence[Encoded]) -> list[Encoded]:
+        """Earlier requests about these subjects, oldest first, apart from those whose very prompt is asked anew."""
+        asked = {e.prompt for e in requests}
+        found: dict[tuple[int, ...], Encoded] = {}
+        for edit in self.edits:
+            if not edit.subjects.isdisjoint(subjects):
+                found |= {e.prompt: e for e in edit.requests if e.prompt not in asked}
+        return list(found.values())
+
     def forget_reverted(self, parameters: dict[str, Tensor], ffn: FFNMap) -> None:
         """Drop edits whose nodes, apart from those that a later kept edit touched as well, hold other values."""
         axes = {f"{m.name}.weight": m.node_axis for m in ffn.modules}

@@ -29,6 +29,7 @@ class InputMoments:
         self.sums: dict[str, Tensor] = {}
         self.rows: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
+        self._last: dict[str, tuple[Tensor, Tensor]] = {}
 
     def __bool__(self) -> bool:
         return bool(self.counts)
@@ -42,6 +43,7 @@ class InputMoments:
             x = (x[:: self.stride] if m.kind == "value" else x).to(torch.bfloat16)
             self.rows[m.name] = torch.cat([self.rows[m.name], x]) if m.name in self.rows else x
         self.counts[m.name] = self.counts.get(m.name, 0) + len(x)
+        self._last.pop(m.name, None)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that was counted, by name, for `load`."""
@@ -59,8 +61,11 @@ class InputMoments:
         """What a change of the nodes `index` [k] reacts to: [D, D] of a key module, [k, k] of a value module."""
         if m.name in self.sums:
             return self.sums[m.name] / self.counts[m.name]
-        rows = self.rows_of(m, index)
-        return rows.T @ rows
+        last = self._last.get(m.name)
+        if last is None or not torch.equal(last[0], index):  # few calls choose other nodes when all are wanted
+            rows = self.rows_of(m, index)
+            last = self._last[m.name] = index, rows.T @ rows
+        return last[1]
 
     def rows_of(self, m: FFNModule, index: Tensor) -> Tensor:
         """The kept inputs [T, D] or [T, k], divided by sqrt(T): R with R^T R = `of_nodes`."""

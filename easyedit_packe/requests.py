@@ -95,6 +95,11 @@ class Encoded:
         """Target token ids [A]."""
         return self.ids[self.answer_start :]
 
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """Token ids before the target."""
+        return tuple(self.ids[: self.answer_start].tolist())
+
 
 @dataclass(frozen=True)
 class Batch:
