@@ -120,7 +120,7 @@ def test_files(make, tmp_path):
     frame = pd.read_csv(tmp_path / "out" / "report.csv")
     assert frame[(frame.editor == "PaCKE") & (frame.metric == "efficacy")]["mean"].tolist() == [0.75, 0.75]
     tex = latex(find_runs([runs]))
-    assert r"\textbf{75.0 $\pm$ 25.0}" in tex
+    assert r"\textbf{75.0 {\scriptsize $\pm$ 25.0}}" in tex
     assert r"\toprule" in tex
 
 
