@@ -3,9 +3,9 @@
 What differs from `rectify`, each part an option of `PaCKEHyperParams`:
 
 - *What is asked*: the target has to lead all other tokens in the request, behind short prefixes, and in neutral
-  contexts of the subject; earlier edits have to stay.
-- *Where*: nodes are chosen by the gradient at the subject's tokens, in the layers where a subject is looked up, and
-  relative to how strongly they usually act.
+  contexts of the subject; earlier edits, those of the same subject above all, have to stay.
+- *Where*: nodes are chosen by the gradient at the subject's tokens, where a fact is looked up, and at the target's,
+  where its next token is; in few layers, and relative to how strongly the nodes usually act.
 - *How*: not Adam on a sum of losses but Gauss-Newton: linearise what each text lacks, and take the smallest change
   that provides it, measured by what it does to usual inputs and to those of earlier edits (`least_change`).
 """
@@ -45,7 +45,7 @@ SURPLUS = 0.5
 OVERSHOOT = 1.5
 """By how much more a step asks for than is lacking: leads rise more slowly than to first order."""
 
-PADDING = 1.4
+PADDING = 2.0
 """By how much the longest text run together may exceed the shortest."""
 
 RIDGE_FACTOR = 10.0
