@@ -264,10 +264,8 @@ class Extended:
         index = self.critical[m.name]
         moment = self.memory.background.of_nodes(m, index)
         scale = self.memory.background.usual_size(m).square().mean()
-        earlier = [edit.inputs.rows_of(m, index) for edit in self.others if m.name in edit.inputs.counts]
-        if earlier:
-            rows = torch.cat(earlier)
-            moment = moment + self.hparams.memory_weight * (rows.T @ rows)
+        earlier = self.memory.moment(m, index, self.others)
+        moment = moment + self.hparams.memory_weight * earlier.to(moment)
         return damping(moment, scale, self.hparams.null_space)
 
     def inputs(self, seen: Seen) -> InputMoments:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .contexts import background_lines, sample_texts
-from .ffn import FFNMap
+from .ffn import FFNMap, FFNModule
 from .moments import InputMoments
 from .patch import WeightPatch
 from .requests import EditRequest, Encoded, collate, encode
@@ -53,6 +53,7 @@ class EditMemory:
         self.edits: list[Edit] = []
         self.texts = torch.zeros(0, 0, dtype=torch.long)
         self.background = InputMoments()
+        self._sums: dict[str, tuple[Tensor, list[Edit], Tensor]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return EditMemory, ()  # a copy of the hyper-parameters begins with an empty memory
@@ -84,6 +85,24 @@ class EditMemory:
     def about_others(self, subjects: Iterable[str]) -> list[Edit]:
         """Earlier edits of other subjects; a new fact of the same one has to be written where the old one lives."""
         return [e for e in self.edits if e.subjects.isdisjoint(subjects)]
+
+    def moment(self, m: FFNModule, index: Tensor, edits: Sequence[Edit]) -> Tensor:
+        """Sum over some of the edits of what a change of the nodes `index` reacts to there, [D, D] or [k, k].
+
+        The sum over all is kept and only added to, in the edits' order, so that it does not depend on when it is asked
+        for; the edits that are not meant, few, are taken off.
+        """
+        nodes, summed, total = self._sums.get(m.name, (index, [], torch.zeros(())))
+        begun = len(summed) <= len(self.edits) and all(a is b for a, b in zip(summed, self.edits, strict=False))
+        if not (begun and (m.kind == "key" or torch.equal(nodes, index))):
+            summed, total = [], torch.zeros(())
+        for edit in self.edits[len(summed) :]:
+            total = total + edit.inputs.of_nodes(m, index) if m.name in edit.inputs.counts else total
+        self._sums[m.name] = (index, list(self.edits), total)
+        for edit in self.edits:
+            if m.name in edit.inputs.counts and not any(edit is e for e in edits):
+                total = total - edit.inputs.of_nodes(m, index)
+        return total
 
     def also_about(self, subjects: Iterable[str], requests: Sequence[Encoded]) -> list[Encoded]:
         """Earlier requests about these subjects, oldest first, apart from those whose very prompt is asked anew."""

@@ -62,9 +62,11 @@ class InputMoments:
         if m.name in self.sums:
             return self.sums[m.name] / self.counts[m.name]
         last = self._last.get(m.name)
-        if last is None or not torch.equal(last[0], index):  # few calls choose other nodes when all are wanted
+        if last is None or not torch.equal(last[0], index):
             rows = self.rows_of(m, index)
-            last = self._last[m.name] = index, rows.T @ rows
+            last = index, rows.T @ rows
+            if not self.sparse:  # many tokens: worth keeping, as calls that may choose all nodes choose the same ones
+                self._last[m.name] = last
         return last[1]
 
     def rows_of(self, m: FFNModule, index: Tensor) -> Tensor:

@@ -251,6 +251,27 @@ def test_the_damping_of_an_edit_by_hand():
         torch.testing.assert_close(run.damping[m.name], torch.linalg.inv(torch.eye(len(total)) + 3.0 * total / scale))
 
 
+def test_the_sum_over_earlier_edits_does_not_depend_on_when_it_is_asked_for():
+    model, tok = make_model("llama"), make_tokenizer()
+    hp = PaCKEHyperParams(**{**ALL, "memory_size": 3})
+    ffn, index = FFNMap.of(model), torch.tensor([1, 4, 5])
+    now, late = EditMemory(), EditMemory()
+    for step in range(5):
+        apply_packe_to_model(model, tok, REQUESTS[step % 3 : step % 3 + 1], hp)
+        for memory in (now, late):
+            memory.edits = list(hp.memory.edits)
+        for m in ffn.modules[:2] if step < 4 else ffn.modules:
+            now.moment(m, index, now.edits)
+    assert len(now.edits) == 3
+    for m in ffn.modules:
+        if m.name not in now.edits[0].inputs.counts:
+            continue
+        for edits in (now.edits, now.edits[1:], []):
+            expected = sum((e.inputs.of_nodes(m, index) for e in edits), torch.zeros(()))
+            assert torch.equal(now.moment(m, index, edits), late.moment(m, index, edits))
+            torch.testing.assert_close(now.moment(m, index, edits), expected.expand_as(now.moment(m, index, edits)))
+
+
 def test_earlier_requests_of_the_same_subject_stay():
     """Under their own prompts, that is: a request with the very same prompt takes over."""
     tok, first = make_tokenizer(), REQUESTS[0]
