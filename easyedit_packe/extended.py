@@ -137,14 +137,14 @@ class Extended:
         """True at the tokens [B, T] where the edit may write: the subject's, or all where it is not known.
 
         Never the first one, unless it is alone: models park attention on it, and what they hold there is the same in
-        all texts.
+        all texts. Where a subject of one or two tokens begins the text, what follows it stands in.
         """
         found = torch.zeros(batch.ids.shape, dtype=torch.bool)
         for i, e in enumerate(rows):
             length = len(e.ids) - 1
             first, after = (None if self.hparams.write_at == "all" else e.subject) or (0, length)
-            if after < 2:
-                after = length
+            if first == 0:  # a single token would have to change so much that other texts notice
+                after = min(max(after, 3), length)
             found[i, min(max(first, 1), length - 1) : after] = True
             if self.hparams.write_at == "subject_and_target":
                 found[i, e.answer_start : length] = True

@@ -16,11 +16,9 @@ from .moments import InputMoments
 from .patch import WeightPatch
 from .requests import EditRequest, Encoded, collate, encode
 
-TEXTS, TEXT_TOKENS = 32, 40
-"""Size of the text that a model writes about nothing in particular, once."""
-
-VALUE_STRIDE = 4
-"""One in this many of the value modules' inputs on that text is kept."""
+TEXTS, TEXT_TOKENS = 256, 40
+"""Size of the text that a model writes about nothing in particular, once: several times as many tokens as a value module
+has inputs, so that few of their directions look unused by chance."""
 
 
 @dataclass
@@ -187,7 +185,7 @@ class EditMemory:
         self.prepare_texts(model, tok, seed)
         device = model.get_input_embeddings().weight.device
         lines = collate(encode(tok, [EditRequest(line, "it") for line in background_lines()]), device)
-        moments = InputMoments(VALUE_STRIDE)
+        moments = InputMoments()
         for ids, mask in ((self.texts.to(device), None), (lines.ids, lines.mask)):
             with torch.no_grad(), moments.watching(ffn.modules, mask):
                 model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)

@@ -16,16 +16,15 @@ class InputMoments:
     """Mean of x x^T over the tokens seen, as far as a change of some nodes of a module needs it.
 
     A key module's inputs have length D and their whole moment [D, D] is summed. A value module's have length M and
-    M x M would be too large: some inputs themselves are kept, in bfloat16, and the moments of the chosen nodes are
-    taken from these.
+    M x M would be too large: the inputs themselves are kept, in bfloat16, and the moments of the chosen nodes are taken
+    from these.
 
     Args:
-        stride: one in this many inputs of the value modules is kept.
         sparse: keep the inputs of key modules themselves, too: smaller than their moments for a few tokens.
     """
 
-    def __init__(self, stride: int = 1, sparse: bool = False) -> None:
-        self.stride, self.sparse = stride, sparse
+    def __init__(self, sparse: bool = False) -> None:
+        self.sparse = sparse
         self.sums: dict[str, Tensor] = {}
         self.rows: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
@@ -40,7 +39,7 @@ class InputMoments:
             moment = x.T @ x
             self.sums[m.name] = self.sums[m.name] + moment if m.name in self.sums else moment
         else:
-            x = (x[:: self.stride] if m.kind == "value" else x).to(torch.bfloat16)
+            x = x.to(torch.bfloat16)
             self.rows[m.name] = torch.cat([self.rows[m.name], x]) if m.name in self.rows else x
         self.counts[m.name] = self.counts.get(m.name, 0) + len(x)
         self._last.pop(m.name, None)

@@ -155,9 +155,11 @@ def test_only_the_subjects_tokens_write_and_never_the_first():
     for i, e in enumerate(run.rows):
         first, after = e.subject
         assert tok.decode(e.ids[first:after]).strip() == subject
-        assert (seen.rows == i).sum() == (after - max(first, 1) if after > 1 else len(e.ids) - 2)
-    rows = [Encoded(torch.arange(6), 5, (0, 1)), Encoded(torch.arange(2), 1), Encoded(torch.arange(5), 3, (1, 2))]
-    assert run.places(rows, collate(rows)).int().tolist() == [[0, 1, 1, 1, 1], [1, 0, 0, 0, 0], [0, 1, 0, 0, 0]]
+        assert (seen.rows == i).sum() == (after - first if first else max(after, 3) - 1)
+    short = [Encoded(torch.arange(6), 5, (0, 1)), Encoded(torch.arange(6), 5, (0, 2)), Encoded(torch.arange(2), 1)]
+    rows = [*short, Encoded(torch.arange(5), 3, (1, 2)), Encoded(torch.arange(5), 4, (0, 4))]
+    expected = [[0, 1, 1, 0, 0], [0, 1, 1, 0, 0], [1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 1, 1, 1, 0]]
+    assert run.places(rows, collate(rows)).int().tolist() == expected
 
 
 def test_a_targets_tokens_write_what_follows_them():
