@@ -17,8 +17,8 @@ from .patch import WeightPatch
 from .requests import EditRequest, Encoded, collate, encode
 
 TEXTS, TEXT_TOKENS = 256, 40
-"""Size of the text that a model writes about nothing in particular, once: several times as many tokens as a value module
-has inputs, so that few of their directions look unused by chance."""
+"""Size of the text that a model writes about nothing in particular, once: several times as many tokens as a value
+module of a small model has inputs, so that few directions look unused by chance."""
 
 
 @dataclass
