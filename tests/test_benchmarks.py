@@ -17,6 +17,7 @@ from easyedit_packe.requests import encode, read_requests
 from .conftest import REQUESTS, ROOT, make_model, make_tokenizer
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import ablation
 import speed
 from dense import DenseEditor
 
@@ -63,3 +64,16 @@ def test_the_figures_in_the_repository_hold_the_bars():
     assert figures["flops_over_floor"] <= 1.10
     assert figures["memory_over_dense"] <= 0.1
     assert figures["peak_extra_over_model"] <= 0.1
+
+
+@pytest.mark.parametrize("options", [ablation.SINGLY, ablation.IN_A_ROW])
+def test_an_ablation_switches_single_options(options):
+    full = PaCKEHyperParams.from_hparams(ablation.PLUS).to_dict()
+    found = {label: PaCKEHyperParams(**{**full, **fields}).to_dict() for label, fields in ablation.variants(options)}
+    assert found.pop("") == full
+    assert len({json.dumps(h) for h in [full, *found.values()]}) == 2 + 2 * len(options)
+    for option in options:
+        changed = {field for field in full if found[f"without-{option}"][field] != full[field]}
+        assert changed == set(ablation.OFF[option])
+        added = {field for field in full if found[f"only-{option}"][field] != found["none"][field]}
+        assert changed <= added | {"replay"}

@@ -1,0 +1,81 @@
+"""PaCKE+'s options, each alone and all but one, on dev records.
+
+    python benchmarks/ablation.py --data_dir DATA --out benchmarks/results/plus/ablation
+    packe report benchmarks/results/plus/ablation/smollm2-135m --out benchmarks/results/plus/ablation/tables
+
+DATA holds `zsre/zsre_dev_1k.json` and `counterfact/counterfact_dev_1k.json`. Finished runs in OUT are kept, so the same
+command goes on where it was stopped; what follows these flags goes to every run (`n=2`, `device=cpu`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from easyedit_packe import PaCKEHyperParams
+
+PLUS = "smollm2-135m-plus"
+
+OFF = {
+    "write_at": {"write_at": "all"},
+    "layers": {"layers": None},
+    "value_nodes": {"value_nodes": 0},
+    "prefix_contexts": {"prefix_contexts": 0},
+    "subject_contexts": {"subject_contexts": 0},
+    "null_space": {"null_space": 0.0},
+    "memory": {"memory_size": 0, "replay": 0},
+    "replay": {"replay": 0},
+}
+"""Each option, and what switches it off."""
+
+SINGLY = ("write_at", "layers", "value_nodes", "prefix_contexts", "subject_contexts", "null_space")
+IN_A_ROW = ("memory", "replay")
+
+RUNS = [
+    ("counterfact", "single", 8, SINGLY),
+    ("zsre", "single", 8, SINGLY),
+    ("zsre", "consecutive", 16, IN_A_ROW),
+    ("counterfact", "consecutive", 16, IN_A_ROW),
+]
+
+
+def variants(options: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
+    """Label and overrides: everything, nothing, each option alone, all but one."""
+    on = PaCKEHyperParams.from_hparams(PLUS).to_dict()
+    nothing = {field: value for off in OFF.values() for field, value in off.items()}
+    yield "", {}
+    yield "none", nothing
+    for option in options:
+        needed = set(OFF[option]) | ({"memory_size"} if option == "replay" else set())
+        needed |= {"null_space"} if option == "memory" else set()
+        yield f"only-{option}", nothing | {field: on[field] for field in needed}
+    for option in options:
+        yield f"without-{option}", OFF[option]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", choices=["zsre", "counterfact"], help="only this data set")
+    parser.add_argument("--protocol", choices=["single", "consecutive"], help="only this protocol")
+    args, more = parser.parse_known_args()
+    for data, protocol, n, options in RUNS:
+        if data != (args.data or data) or protocol != (args.protocol or protocol):
+            continue
+        for label, fields in variants(options):
+            command = [
+                str(Path(sys.executable).with_name("packe")), "bench", "editor=PaCKE+", f"data={data}",
+                f"protocol={protocol}", f"n={n}", f"label={label}",
+                f"data_dir={args.data_dir.resolve() / data / f'{data}_dev_1k.json'}", f"out={args.out.resolve()}",
+                *(f"+hparams.{field}={'null' if value is None else value}" for field, value in fields.items()), *more,
+            ]  # fmt: skip
+            print(f"{data} {protocol} {label or 'full'}", flush=True)
+            subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()
