@@ -30,7 +30,7 @@ from .hooks import frozen
 from .hparams import PaCKEHyperParams
 from .least_change import Writes, least_change
 from .memory import EditMemory
-from .moments import InputMoments, damping
+from .moments import InputMoments, damping, reach
 from .objective import answer_logits, leads
 from .rectify import Rectification
 from .requests import Batch, EditRequest, Encoded, collate, encode
@@ -114,6 +114,7 @@ class Extended:
         self.slices = Slices(self.ffn)
         self.critical: dict[str, Tensor] = {}
         self.damping: dict[str, Tensor] = {}
+        self.reach: dict[str, Tensor] = {}
 
     # What is asked
 
@@ -233,8 +234,9 @@ class Extended:
         writes = []
         for m in self.ffn.modules:
             hidden, inner = seen.tokens[m.name]
-            nodes = inner[:, self.critical[m.name].to(inner.device)]
-            writes.append(Writes(m.kind, nodes, hidden, self.damping.get(m.name)))
+            index = self.critical[m.name].to(inner.device)
+            far = self.reach[m.name][index.to(self.reach[m.name].device)] if m.name in self.reach else None
+            writes.append(Writes(m.kind, inner[:, index], hidden, self.damping.get(m.name), far))
         found = least_change(writes, seen.rows, -OVERSHOOT * lacks.to(self.slices.weight), ridge)
         return torch.cat([c.to(self.slices.weight) for c in found])
 
@@ -243,6 +245,9 @@ class Extended:
     def choose(self, seen: Seen) -> None:
         """Choose the critical nodes, and learn what a change of them should not react to."""
         hp = self.hparams
+        if hp.null_space:
+            for key, value in zip(self.ffn.modules[::2], self.ffn.modules[1::2], strict=True):
+                self.reach[key.name] = reach(key, value, self.memory.background)
         for m in self.ffn.modules:
             count = (hp.value_nodes if m.kind == "value" else 0) or hp.num_critical_paths
             scores = module_scores(m, *self.relative(m, *seen.tokens[m.name]), hp.score)
@@ -253,20 +258,22 @@ class Extended:
         self.slices.weight.requires_grad_(False)
 
     def relative(self, m: FFNModule, hidden: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
-        """Activations of a value module's nodes, measured against their usual size."""
-        if m.kind == "key" or not self.hparams.null_space:
+        """A node counts for what it does here against what it does elsewhere: an activation of a value module against
+        its usual size, a gradient of a key node's against how far the node carries."""
+        if not self.hparams.null_space:
             return hidden, inner
+        if m.kind == "key":
+            return hidden, inner / self.reach[m.name].to(inner).sqrt()
         usual = self.memory.background.usual_size(m).to(inner)
         return hidden, inner / (usual + 0.1 * usual.mean())
 
     def damping_of(self, m: FFNModule) -> Tensor:
-        """M^-1 of `least_change`: from neutral text, and from where earlier edits live."""
+        """M of `least_change`, factored: from neutral text, and from where earlier edits live."""
         index = self.critical[m.name]
         moment = self.memory.background.of_nodes(m, index)
-        scale = self.memory.background.usual_size(m).square().mean()
         earlier = self.memory.moment(m, index, self.others)
         moment = moment + self.hparams.memory_weight * earlier.to(moment)
-        return damping(moment, scale, self.hparams.null_space)
+        return damping(moment, self.memory.background.scale(m), self.hparams.null_space)
 
     def inputs(self, seen: Seen) -> InputMoments:
         """What the modules saw where the edit wrote, for later edits to leave alone."""

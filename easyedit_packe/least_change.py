@@ -1,10 +1,10 @@
 """The least change of the chosen nodes that gives every row what it lacks, to first order.
 
 Rows are texts; each has a number f_r that shall change by `wanted_r`. Over all changes that do it, the one is taken
-that disturbs the modules' outputs least on the inputs that are usual elsewhere: it minimises, summed over modules,
-`tr(change M change^T)` with `M = I + strength * moment / scale`, M on the side of the module's inputs. By duality its
-size is a linear system with one unknown a row, made of inner products of tokens; no gradient of a weight's size is
-ever formed.
+that disturbs the feed-forward blocks' outputs least on the inputs that are usual elsewhere: it minimises, summed over
+modules, `tr(change M change^T)` with `M = I + strength * moment / scale`, M on the side of the module's inputs; a key
+node's share counts `reach` times, for what its activation does to the block's output. By duality the size of the
+problem is one unknown a row, made of inner products of tokens; no gradient of a weight's size is ever formed.
 """
 
 from __future__ import annotations
@@ -27,29 +27,35 @@ class Writes:
         kind: of the module. A key module's inputs are `hidden`, a value module's are `nodes`.
         nodes: [T, k].
         hidden: [T, D].
-        damping: M^-1, [D, D] of a key module, [k, k] of a value module; None for the identity.
+        damping: Cholesky factor of M (`moments.damping`), [D, D] of a key module, [k, k] of a value module; None where
+            M is the identity.
+        reach: of a key module's nodes [k] (`moments.reach`); None for ones.
     """
 
     kind: Kind
     nodes: Tensor
     hidden: Tensor
     damping: Tensor | None = None
+    reach: Tensor | None = None
 
     def __post_init__(self) -> None:
         inputs = self.hidden if self.kind == "key" else self.nodes
-        self._damped = inputs if self.damping is None else inputs @ self.damping.to(inputs)
+        self._damped = inputs
+        if self.damping is not None:
+            self._damped = torch.cholesky_solve(inputs.T, self.damping.to(inputs)).T
+        self._nodes = self.nodes if self.reach is None else self.nodes / self.reach.to(self.nodes)
 
     def kernel(self) -> Tensor:
         """Inner products of the tokens' gradients under M^-1 [T, T]."""
         if self.kind == "key":
-            return (self.nodes @ self.nodes.T) * (self._damped @ self.hidden.T)
+            return (self._nodes @ self.nodes.T) * (self._damped @ self.hidden.T)
         return (self._damped @ self.nodes.T) * (self.hidden @ self.hidden.T)
 
     def change(self, weights: Tensor) -> Tensor:
         """The change [k, D] that is these weights' [T] sum of the tokens' damped gradients."""
         weights = weights.to(self.hidden)[:, None]
         if self.kind == "key":
-            return (self.nodes * weights).T @ self._damped
+            return (self._nodes * weights).T @ self._damped
         return (self._damped * weights).T @ self.hidden
 
 
