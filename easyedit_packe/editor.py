@@ -21,6 +21,9 @@ from .patch import WeightPatch, model_info
 from .rectify import rectify
 from .requests import EditRequest, encode, read_requests
 
+MERGE_EVERY = 8
+"""Patches of one call's requests that are held at a time: they hold the same nodes again and again."""
+
 
 def compute_patch(
     model: nn.Module,
@@ -68,6 +71,8 @@ def compute_patch(
                 return result.patch
             result.patch.apply(model)
             done.append(result.patch)
+            if len(done) == MERGE_EVERY:
+                done = [WeightPatch.merge(done)]
         return WeightPatch.merge(done)
     finally:
         for patch in reversed(done):

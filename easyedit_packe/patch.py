@@ -254,4 +254,8 @@ def _merge_slices(name: str, first: Slice, second: Slice) -> Slice:
 
 def _merge_infos(infos: list[dict[str, Any]]) -> dict[str, Any]:
     merged = {k: infos[0].get(k) for k in ("base_model", "model_type", "hparams") if k in infos[0]}
-    return {**merged, "requests": [r for i in infos for r in i.get("requests", [])], "merged": len(infos)}
+    return {
+        **merged,
+        "requests": [r for i in infos for r in i.get("requests", [])],
+        "merged": sum(i.get("merged", 1) for i in infos),
+    }

@@ -182,6 +182,29 @@ def test_request_by_request_is_one_call_after_another(architecture):
     assert_same_bits(model, before)
 
 
+def test_request_by_request_holds_few_patches(monkeypatch):
+    """A call of any size: what was edited is merged on the way, to the same patch."""
+    hp, held, merge = PaCKEHyperParams(**{**HP.to_dict(), "trace": "request"}), [], WeightPatch.merge
+    requests = [REQUESTS[i % len(REQUESTS)] for i in range(7)]
+
+    def counted(patches):
+        held.append(len(patches))
+        return merge(patches)
+
+    patches = []
+    for every in (100, 3):
+        monkeypatch.setattr(easyedit_packe.editor, "MERGE_EVERY", every)
+        monkeypatch.setattr(easyedit_packe.editor.WeightPatch, "merge", counted)
+        patches.append(compute_patch(make_model("llama"), make_tokenizer(), requests, hp))
+    assert held == [7, 3, 3, 3, 1]
+    whole, parts = patches
+    assert whole.info == parts.info
+    assert whole.info["merged"] == len(whole.info["requests"]) == 7
+    for name, s in whole.slices.items():
+        assert same_bits(s.old, parts.slices[name].old)
+        assert same_bits(s.new, parts.slices[name].new)
+
+
 def test_request_by_request_is_undone_after_an_exception(monkeypatch):
     model, before = make_model("llama"), None
     before = snapshot(model)
