@@ -5,13 +5,19 @@ Nothing here is taken from a data set: the texts are sampled from the model itse
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import random
+from contextlib import suppress
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .errors import ModelError
+from .models import cache_dir
 from .requests import EditRequest
 
 OPENINGS = ("The", "In", "A", "She", "When", "It", "This", "He", "There", "For", "At", "One")
@@ -53,6 +59,28 @@ def sample_texts(model: nn.Module, tok: Any, rows: int, tokens: int, seed: int) 
         chances[:, [i for i in tok.all_special_ids if i < chances.shape[1]]] = 0
         ids = torch.cat([ids, torch.multinomial(chances, 1, generator=generator)], 1)
     return ids
+
+
+def kept_texts(model: nn.Module, tok: Any, rows: int, tokens: int, seed: int) -> Tensor:
+    """`sample_texts`, kept in the user's cache for these very weights: the writing takes longer than an edit."""
+    weights = [(name, _sum_of_bits(p)) for name, p in model.named_parameters()]
+    key = json.dumps([OPENINGS, rows, tokens, seed, weights, tok.get_vocab()], sort_keys=True)
+    file = cache_dir() / "texts" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+    if file.is_file():
+        return load_file(file)["texts"]
+    texts = sample_texts(model, tok, rows, tokens, seed)
+    with suppress(OSError):  # a cache that cannot be written costs time, not the edit
+        file.parent.mkdir(parents=True, exist_ok=True)
+        made = file.with_suffix(f".{os.getpid()}")
+        save_file({"texts": texts}, made)
+        made.replace(file)
+    return texts
+
+
+def _sum_of_bits(p: Tensor) -> int:
+    """The same in whatever order a device sums."""
+    bits = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[p.element_size()]
+    return int(p.detach().contiguous().view(bits).sum())
 
 
 def prefixes(tok: Any, texts: Tensor, count: int, tokens: int, rng: random.Random) -> list[str]:

@@ -15,8 +15,9 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from torch.nn import functional as F
 
 from .contexts import FRAGMENTS, about_subject, has_subject, prefixes, with_prefix
 from .errors import HyperParamsError, ModelError
-from .ffn import FFNMap, FFNModule
+from .ffn import FFNMap, FFNModule, slice_dtype
 from .hooks import frozen
 from .hparams import PaCKEHyperParams
 from .least_change import Writes, least_change
@@ -52,19 +53,34 @@ RIDGE_FACTOR = 10.0
 """By how much `ridge` grows after a step that made things worse, and shrinks back after one that did not."""
 
 
+HELD = 4
+"""Pieces of a pass whose activations are held until it is known whether a change follows; of more, none are."""
+
+
 @dataclass
 class Seen:
-    """One forward and backward pass over all rows, as far as the next change needs it.
+    """One forward pass over all rows, and a backward pass where a change follows.
 
     Attributes:
         lead: log-odds of every answer token [N], row after row.
         rows: the row of each token that the edit may write at [T].
-        tokens: by module, (hidden [T, D], inner [T, M]) there: its gradient is `hidden^T inner`.
+        modules: that may change.
+        inputs: of each at these tokens, [T, D] or [T, M].
+        backward: for each piece of the rows, what gives the gradients of the modules' outputs at its tokens.
     """
 
     lead: Tensor
     rows: Tensor
-    tokens: dict[str, tuple[Tensor, Tensor]]
+    modules: Sequence[FFNModule]
+    inputs: list[Tensor]
+    backward: list[Callable[[], list[Tensor]]]
+
+    @cached_property
+    def tokens(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """By module, (hidden [T, D], inner [T, M]): its gradient is `hidden^T inner`."""
+        gradients = [torch.cat(parts) for parts in zip(*(run() for run in self.backward), strict=True)]
+        self.backward = []  # and their activations
+        return {m.name: factors(m, x, g) for m, x, g in zip(self.modules, self.inputs, gradients, strict=True)}
 
 
 def rectify_extended(
@@ -190,31 +206,35 @@ class Extended:
         return found
 
     def look(self) -> Seen:
-        """Run all rows, and take the gradient of what is asked of each: the sum of its leads, negated."""
-        modules = self.ffn.modules
-        all_leads: list[Tensor] = [torch.empty(0)] * len(self.rows)
-        all_rows: list[Tensor] = []
-        parts: dict[str, list[tuple[Tensor, Tensor]]] = {m.name: [] for m in modules}
+        """Run all rows; the gradient is that of what is asked of each: the sum of its leads, negated."""
+        leads_of: dict[int, Tensor] = {}
+        of_rows: list[Tensor] = []
+        inputs: list[list[Tensor]] = []
+        backward: list[Callable[[], list[Tensor]]] = []
         for piece in self.pieces:
             rows = [self.rows[i] for i in piece]
             batch = collate(rows, self.device)
-            with self.slices.attached(train=False), watch_outputs(modules) as watched:
+            with self.slices.attached(train=False), watch_outputs(self.ffn.modules) as watched:
                 lead = leads(answer_logits(self.model, batch), batch.targets)
             if not self.critical and not torch.isfinite(lead).all():
                 raise ModelError(
                     "expected finite logits, got NaN or infinite ones; the model's weights hold such values or "
                     "overflow in its dtype: load it again, or in float32 or bfloat16."
                 )
-            gradients = torch.autograd.grad(-lead[self.asked(lead.detach(), rows)].sum(), [y for _, y in watched])
             places = self.places(rows, batch)
-            for m, (x, _), g in zip(modules, watched, gradients, strict=True):
-                here = places.to(x.device)
-                parts[m.name].append(factors(m, x[here], g[here]))
-            for i, part in zip(piece, lead.detach().split([self.lengths[i] for i in piece]), strict=True):
-                all_leads[i] = part
-            all_rows.append(torch.tensor(piece)[places.nonzero()[:, 0]])
-        tokens = {name: (torch.cat([h for h, _ in p]), torch.cat([i for _, i in p])) for name, p in parts.items()}
-        return Seen(torch.cat(all_leads), torch.cat(all_rows), tokens)
+            leads_of |= zip(piece, lead.detach().split([self.lengths[i] for i in piece]), strict=True)
+            of_rows.append(torch.tensor(piece)[places.nonzero()[:, 0]])
+            inputs.append([x[places.to(x.device)] for x, _ in watched])
+            asked = -lead[self.asked(lead.detach(), rows)].sum()
+            run = partial(gradients_at, asked, [y for _, y in watched], places)
+            backward.append(run if len(self.pieces) <= HELD else partial(list, run()))
+        return Seen(
+            torch.cat([leads_of[i] for i in range(len(self.rows))]),
+            torch.cat(of_rows),
+            self.ffn.modules,
+            [torch.cat(parts) for parts in zip(*inputs, strict=True)],
+            backward,
+        )
 
     def asked(self, lead: Tensor, rows: Sequence[Encoded]) -> Tensor:
         """True at the answer tokens [N] whose lead a change is about: those that lack something; in a row where none
@@ -279,11 +299,14 @@ class Extended:
         """What the modules saw where the edit wrote, for later edits to leave alone."""
         moments = InputMoments(sparse=True)
         own = seen.rows < len(self.requests) + len(self.contexts)
-        for m in self.ffn.modules:
-            hidden, inner = seen.tokens[m.name]
-            x = hidden if m.kind == "key" else inner
-            moments.add(m, x[own.to(x.device)])
+        for m, x in zip(self.ffn.modules, seen.inputs, strict=True):
+            moments.add(m, x[own.to(x.device)].to(slice_dtype(x.dtype)))
         return moments
+
+
+def gradients_at(of: Tensor, outputs: Sequence[Tensor], places: Tensor) -> list[Tensor]:
+    """Gradients of a number by some modules' outputs [B, T, out], at the places [B, T] that are true."""
+    return [g[places.to(g.device)] for g in torch.autograd.grad(of, outputs)]
 
 
 def alike(lengths: Sequence[int], most: int) -> list[list[int]]:

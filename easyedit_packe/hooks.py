@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,21 @@ def output_hooks(hooks: Iterable[tuple[nn.Module, OutputHook]]) -> Iterator[None
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Reached(Exception):
+    pass
+
+
+@contextmanager
+def ends_with(module: nn.Module) -> Iterator[None]:
+    """A forward pass inside ends as soon as `module` has run: what comes after it in the model costs nothing."""
+
+    def stop(*_: object) -> None:
+        raise _Reached
+
+    with output_hooks([(module, stop)]), suppress(_Reached):
+        yield
 
 
 @contextmanager

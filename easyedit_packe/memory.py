@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .contexts import background_lines, sample_texts
+from .contexts import background_lines, kept_texts
 from .ffn import FFNMap, FFNModule
+from .hooks import ends_with
 from .moments import InputMoments
 from .patch import WeightPatch
 from .requests import EditRequest, Encoded, collate, encode
@@ -176,7 +177,7 @@ class EditMemory:
     def prepare_texts(self, model: nn.Module, tok: Any, seed: int) -> None:
         """Let the model write its background text, the first time."""
         if not len(self.texts):
-            self.texts = sample_texts(model, tok, TEXTS, TEXT_TOKENS, seed)
+            self.texts = kept_texts(model, tok, TEXTS, TEXT_TOKENS, seed)
 
     def prepare_background(self, model: nn.Module, tok: Any, ffn: FFNMap, seed: int) -> None:
         """Moments of the modules' inputs on sampled text and on lines about names, the first time."""
@@ -187,7 +188,7 @@ class EditMemory:
         lines = collate(encode(tok, [EditRequest(line, "it") for line in background_lines()]), device)
         moments = InputMoments()
         for ids, mask in ((self.texts.to(device), None), (lines.ids, lines.mask)):
-            with torch.no_grad(), moments.watching(ffn.modules, mask):
+            with torch.no_grad(), moments.watching(ffn.modules, mask), ends_with(ffn.modules[-1].module):
                 model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
         self.background = moments
 

@@ -45,6 +45,14 @@ ARCHITECTURES = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _texts_of_tiny_models_stay_out_of_the_users_cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("easyedit_packe.contexts.cache_dir", lambda: folder)
+        yield
+
+
 def make_tokenizer(padding_side: str = "right", pad: bool = True) -> PreTrainedTokenizerFast:
     vocabulary = {w: i for i, w in enumerate(["<unk>", "<eos>", *WORDS])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

@@ -9,8 +9,8 @@ from .conftest import ROOT
 ORDER = [
     ["errors"],
     ["hooks", "ffn", "hparams", "requests", "patch"],
-    ["models", "objective", "contexts", "moments", "tracing", "patch_file", "lora", "originals", "stack"],
-    ["stats"],
+    ["models", "objective", "moments", "tracing", "patch_file", "lora", "originals", "stack"],
+    ["stats", "contexts"],
     ["slices", "memory", "least_change"],
     ["rectify"],
     ["extended"],

@@ -5,8 +5,8 @@ import torch
 
 import easyedit_packe.editor
 import easyedit_packe.extended
-from easyedit_packe import PaCKEHyperParams, apply_packe_to_model, compute_patch
-from easyedit_packe.contexts import FRAGMENTS, NAMES, prefixes, sample_texts
+from easyedit_packe import PaCKEHyperParams, apply_packe_to_model, compute_patch, contexts
+from easyedit_packe.contexts import FRAGMENTS, NAMES, background_lines, kept_texts, prefixes, sample_texts
 from easyedit_packe.editor import memory_for
 from easyedit_packe.errors import HyperParamsError, ModelError
 from easyedit_packe.extended import Extended, alike
@@ -16,7 +16,7 @@ from easyedit_packe.memory import EditMemory, checksums
 from easyedit_packe.moments import InputMoments, damping, reach
 from easyedit_packe.objective import answer_logits, leads
 from easyedit_packe.patch import same_bits
-from easyedit_packe.requests import Encoded, collate, encode, read_requests
+from easyedit_packe.requests import EditRequest, Encoded, collate, encode, read_requests
 
 from .conftest import REQUESTS, assert_same_bits, make_model, make_tokenizer, snapshot
 from .test_editor import easyedit_restore, state_of_the_world
@@ -496,6 +496,54 @@ def test_texts_are_sampled_with_their_own_seed():
     import random
 
     assert all(text.endswith(". ") for text in prefixes(tok, first, 2, 3, random.Random(0)))
+
+
+def test_texts_are_kept_for_the_very_weights_that_wrote_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(contexts, "cache_dir", lambda: tmp_path)
+    model, tok = make_model("llama"), make_tokenizer()
+    first = kept_texts(model, tok, 3, 6, seed=1)
+    assert torch.equal(first, sample_texts(model, tok, 3, 6, seed=1))
+    other = kept_texts(model, tok, 3, 6, seed=2)
+    monkeypatch.setattr(contexts, "sample_texts", lambda *_: other)
+    assert torch.equal(first, kept_texts(model, tok, 3, 6, seed=1))
+    model.model.layers[1].mlp.up_proj.weight.data[3] += 1e-4
+    assert torch.equal(other, kept_texts(model, tok, 3, 6, seed=1))
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 3
+
+
+def test_a_cache_that_cannot_be_written_does_not_stop_an_edit(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(contexts, "cache_dir", lambda: tmp_path / "file")
+    assert kept_texts(make_model("llama"), make_tokenizer(), 3, 6, seed=1).shape == (3, 6)
+
+
+def test_the_background_is_read_no_further_than_the_last_layer_that_may_change(architecture):
+    model, tok = make_model(architecture), make_tokenizer()
+    run = extended(model, tok, PaCKEHyperParams(**{**ALL, "layers": [0, 1]}))
+    every = FFNMap.of(model).modules
+    counted = InputMoments()
+    for texts in (run.memory.texts, collate(encode(tok, [EditRequest(x, "it") for x in background_lines()]), "cpu")):
+        ids, mask = (texts, None) if isinstance(texts, torch.Tensor) else (texts.ids, texts.mask)
+        with torch.no_grad(), counted.watching(every, mask):
+            model(input_ids=ids, attention_mask=mask)
+    assert run.memory.background.counts == {m.name: counted.counts[m.name] for m in every if m.layer < 2}
+    for m in run.ffn.modules:
+        index = torch.arange(3)
+        torch.testing.assert_close(run.memory.background.of_nodes(m, index), counted.of_nodes(m, index))
+
+
+@pytest.mark.parametrize("held", [0, 4])
+def test_only_what_is_changed_from_is_looked_back_from(held, monkeypatch):
+    """With few pieces the last look, and one that is worse than before it, need no backward pass."""
+    model, tok = make_model("llama"), make_tokenizer()
+    run = extended(model, tok, PaCKEHyperParams(**{**ALL, "num_steps": 8}))
+    backward, grad = [], torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *args: backward.append(1) or grad(*args))
+    monkeypatch.setattr(easyedit_packe.extended, "HELD", held)
+    result = run.run()
+    passes = len(run.pieces) * len(result.losses)
+    assert len(backward) == passes if held == 0 else 0 < len(backward) <= passes - len(run.pieces)
+    assert same_patch(result.patch, extended(model, tok, run.hparams).run().patch)
 
 
 def test_shipped_words():
