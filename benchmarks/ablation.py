@@ -33,9 +33,15 @@ OFF = {
 
 SINGLY = ("write_at", "layers", "value_nodes", "prefix_contexts", "subject_contexts", "null_space")
 IN_A_ROW = ("memory", "replay")
+WEAR = ("layers", "value_nodes", "null_space")
 
-RUNS = [("counterfact", "single", 8, SINGLY), ("zsre", "consecutive", 16, IN_A_ROW)]
-"""Data set, protocol, records: where each option is meant to help. CounterFact's subjects do not come twice."""
+RUNS = [
+    ("counterfact", "single", 8, SINGLY),
+    ("zsre", "consecutive", 16, IN_A_ROW),
+    ("counterfact", "consecutive", 16, WEAR),
+]
+"""Data set, protocol, records: where each option is meant to help. CounterFact's subjects do not come twice, so what
+wears off there in a row is locality and perplexity."""
 
 
 def variants(options: tuple[str, ...]) -> Iterator[tuple[str, dict]]:

@@ -66,7 +66,7 @@ def test_the_figures_in_the_repository_hold_the_bars():
     assert figures["peak_extra_over_model"] <= 0.1
 
 
-@pytest.mark.parametrize("options", [ablation.SINGLY, ablation.IN_A_ROW])
+@pytest.mark.parametrize("options", [ablation.SINGLY, ablation.IN_A_ROW, ablation.WEAR])
 def test_an_ablation_switches_single_options(options):
     full = PaCKEHyperParams.from_hparams(ablation.PLUS).to_dict()
     found = {label: PaCKEHyperParams(**{**full, **fields}).to_dict() for label, fields in ablation.variants(options)}
