@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from easyedit_packe.evaluation.editors import BenchError
-from easyedit_packe.evaluation.report import find_runs, latex, main_table, markdown, tidy, write_report
+from easyedit_packe.evaluation.report import cost_table, find_runs, latex, main_table, markdown, tidy, write_report
 
 ABOUT = {
     "easyedit": "EasyEdit 0", "versions": {"torch": "2"}, "commit": "abc",
@@ -35,7 +35,7 @@ def make(tmp_path):
                     "refused": (refused or {}) if call == 0 else {},
                     "seconds": 2.0,
                 }
-                row |= {"peak_bytes": 5_000_000, "weights_changed": 7, "perplexity": 30.0}
+                row |= {"memory_bytes": 5_000_000, "weights_changed": 7, "perplexity": 30.0}
                 f.write(json.dumps(row) + "\n")
         unedited = tmp_path / model / data / "unedited"
         unedited.mkdir(exist_ok=True)
@@ -91,6 +91,17 @@ def test_unfinished_and_refused_are_said(make):
     assert "- MEMIT, zsre: unfinished, 2 of 5 records measured; not in the tables." in text
     assert "- ROME, zsre: record 0 refused (ValueError: no subject); measured unedited." in text
     assert "1 of 2" in text
+
+
+def test_memory_is_the_most_of_what_was_measured(make):
+    make("PaCKE", [1.0] * 3)
+    runs = {r.name: r for r in find_runs([make("MEMIT", [1.0])])}
+    known, unknown = runs["PaCKE"], runs["MEMIT"]
+    known.edits[1]["memory_bytes"] = 9_000_000
+    for edit in (known.edits[2], unknown.edits[0]):
+        edit["memory_bytes"] = None  # the target vectors were taken from the store
+    assert cost_table(list(runs.values())).set_index("editor")["peak MB"].to_dict() == {"PaCKE": "9", "MEMIT": "?"}
+    assert "peak MB" not in cost_table([unknown])
 
 
 def test_the_best_is_bold_and_the_original_never(make):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -39,8 +41,12 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
 
 
 def _reset() -> bool:
+    """Whether the high-water mark is now what is in use."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library than glibc,
+        ctypes.CDLL(None).malloc_trim(0)  # which keeps freed pages: what then goes into these would not be seen
     try:
-        _RESET.write_text("5")  # sets the high-water mark to what is resident now
+        _RESET.write_text("5")
         return True
     except OSError:
         return False

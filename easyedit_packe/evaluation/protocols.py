@@ -225,14 +225,15 @@ class _Run:
                 LOG.warning("%s refuses %d record(s): %s: %s", self.editor.name, len(able), type(e).__name__, e)
                 refused.update({r.case_id: f"{type(e).__name__}: {e}".split("\n")[0][:300] for r in able})
                 self.take_back(kept, state)
-            seconds = time.perf_counter() - start + (targets.saved_seconds if targets is not None else 0.0)
+            saved = targets.saved_seconds if targets is not None else 0.0
+            seconds = time.perf_counter() - start + saved
         self.edits.append(
             {
                 "call": index,
                 "case_ids": [r.case_id for r in call],
                 "refused": refused,
                 "seconds": seconds,
-                "peak_bytes": peak.bytes,
+                "memory_bytes": None if saved else peak.bytes,  # what was taken from the store needed none here
                 "weights_changed": self.weights.count_changed(self.model),
                 "perplexity": metrics.perplexity(self.model, self.tok)
                 if index + 1 in self.plan.measure_after

@@ -221,8 +221,9 @@ def cost_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Seconds an edit, peak memory, weights changed, perplexity and refused records of each run.
 
     Times are medians of calls, divided by the records of a call. They are of one machine, which may have done other
-    things at the time: read them as ratios within a table. Perplexity is that of the fixed text after the edits, over
-    the unedited model's.
+    things at the time: read them as ratios within a table. Memory is the most that any call needed beyond what was in
+    use before it ("?" where each took its target vectors from the store). Perplexity is that of the fixed text after
+    the edits, over the unedited model's.
     """
     rows = []
     for run in sorted(runs, key=lambda r: list(EDITORS).index(r.identity["editor"])):
@@ -239,13 +240,16 @@ def cost_table(runs: Sequence[Run]) -> pd.DataFrame:
                 "editor": run.name,
                 "data": run.identity["data"],
                 "seconds / edit": f"{(edits.seconds / edits.case_ids.map(len)).median():.2f}",
-                "peak MB": _number(edits.peak_bytes.max() / 1e6 if edits.peak_bytes.notna().any() else None),
+                "peak MB": pd.to_numeric(edits.get("memory_bytes", pd.Series(dtype=float))).max() / 1e6,
                 "weights changed": f"{int(last.weights_changed.median()):,}",
-                "perplexity ratio": _number(None) if under_way else f"{pd.Series(values).median():.3f}",
+                "perplexity ratio": "?" if under_way else f"{pd.Series(values).median():.3f}",
                 "refused": f"{refused} of {run.about['num_records']}" if refused else "0",
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows).dropna(axis="columns", how="all")  # no memory, where no run could tell it
+    if "peak MB" in table:
+        table["peak MB"] = table["peak MB"].map(lambda v: "?" if pd.isna(v) else f"{v:,.0f}")
+    return table
 
 
 def curve_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -259,10 +263,6 @@ def curve_table(runs: Sequence[Run]) -> pd.DataFrame:
             shown["score"] = f"{100 * values[list(METRICS)].mean():.1f}"
             rows.append({"editor": run.name, "data": run.identity["data"], "edits": k, **shown})
     return pd.DataFrame(rows)
-
-
-def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:,.0f}"
 
 
 def markdown(runs: Sequence[Run]) -> str:
