@@ -8,17 +8,17 @@ HERE = Path(__file__).parent
 
 setup(
     name="easyedit-packe",
-    version="0.1.0",
+    version="0.2.0",
     description="PaCKE, parameter-aware contrastive knowledge editing, as an editor of EasyEdit",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     packages=[*find_packages(include=["easyedit_packe", "easyedit_packe.*"]), "easyedit_packe._hparams"],
     package_dir={"easyedit_packe._hparams": "hparams"},
     package_data={
         "easyedit_packe._hparams": ["*/*.yaml"],
-        "easyedit_packe": ["conf/*.yaml", "evaluation/*.csv", "evaluation/*.txt"],
+        "easyedit_packe": ["py.typed", "bench/conf/*.yaml", "bench/*.csv", "bench/*.txt"],
     },
     install_requires=[
         "torch>=2.4",
@@ -26,6 +26,7 @@ setup(
         "peft>=0.18",
         "hydra-core>=1.3",
         "omegaconf>=2.3",
+        "pydantic>=2.10",
         "safetensors>=0.5",
         "tqdm>=4.66",
         "typer>=0.12",  # the `packe` command; brings rich, which prints the tables
@@ -45,5 +46,5 @@ setup(
         "bench": ["pandas>=2.2", "tabulate>=0.9"],  # `packe report`
         "test": ["hypothesis>=6.100", "pytest>=8", "ruff>=0.12"],
     },
-    entry_points={"console_scripts": ["packe=easyedit_packe.cli:app"]},
+    entry_points={"console_scripts": ["packe=easyedit_packe.cli.app:app"]},
 )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from easyedit_packe.ffn import FFNMap
+from easyedit_packe.model.ffn import FFNMap
 from easyedit_packe.requests import Encoded
 
 

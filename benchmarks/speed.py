@@ -24,11 +24,13 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from easyedit_packe import PaCKEHyperParams, models
-from easyedit_packe.ffn import FFNMap
-from easyedit_packe.hooks import frozen, output_hooks
-from easyedit_packe.objective import answer_logits, token_losses
-from easyedit_packe.rectify import Rectifier
+from easyedit_packe import PaCKEHyperParams
+from easyedit_packe.model import fetch as models
+from easyedit_packe.model.ffn import FFNMap
+from easyedit_packe.model.forward import answer_logits
+from easyedit_packe.model.hooks import frozen, output_hooks
+from easyedit_packe.packe.objective import token_losses
+from easyedit_packe.packe.rectify import Rectifier
 from easyedit_packe.requests import Encoded, collate, encode, read_requests
 
 from dense import DenseEditor  # isort: skip
@@ -260,8 +262,8 @@ def easyedit_ft(model, hparams):
         return None
     try:
         import easyedit_packe
-        from easyedit_packe.easyedit import hparams_class
-        from easyedit_packe.models import LoadedModel
+        from easyedit_packe.model.load import LoadedModel
+        from easyedit_packe.registry import hparams_class
 
         easyedit_packe.register()
         import dataclasses
@@ -281,7 +283,7 @@ def easyedit_ft(model, hparams):
     known = {f.name for f in dataclasses.fields(ft)}
     from transformers import AutoTokenizer
 
-    from easyedit_packe.evaluation.runs import quiet
+    from easyedit_packe.bench.through_easyedit import quiet
 
     ft_hparams = ft(**{k: v for k, v in settings.items() if k in known})
     tok = AutoTokenizer.from_pretrained(model.config._name_or_path)
@@ -291,7 +293,7 @@ def easyedit_ft(model, hparams):
     request = {**REQUEST, "ground_truth": "Paris"}
 
     def edit() -> None:
-        from easyedit_packe.easyedit.compat import bridged
+        from easyedit_packe.easyedit.bridge import bridged
 
         only_cuda = not hasattr(__import__("easyeditor.util", fromlist=["device"]), "device")
         with quiet(), bridged(ft_hparams, only_cuda):

@@ -1,9 +1,9 @@
-"""The editor itself: requests and a model in, an edited model out."""
+"""The editors themselves: requests and a model in, an edited model out."""
 
 from __future__ import annotations
 
 import copy as copying
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -11,33 +11,33 @@ from typing import Any
 import torch
 from torch import nn
 
+from .config import HyperParams, PaCKEHyperParams, PaCKEPlusHyperParams
 from .errors import HyperParamsError
-from .extended import rectify_extended
-from .ffn import FFNMap
-from .hparams import PaCKEHyperParams
-from .memory import EditMemory
-from .originals import OriginalWeights
-from .patch import WeightPatch, model_info
-from .rectify import rectify
+from .model.device import check_device
+from .model.ffn import FFNMap
+from .packe.rectify import Rectification, rectify
+from .patch import OriginalWeights, WeightPatch
+from .patch.weight_patch import model_info
+from .plus.rectify import rectify_plus
+from .plus.state import EditMemory
 from .requests import EditRequest, encode, read_requests
+
+Requests = Sequence[Mapping[str, Any] | EditRequest]
+Rectify = Callable[[list[EditRequest]], Rectification]
+"""Trains an edit of these requests together; the model itself is unchanged."""
 
 MERGE_EVERY = 8
 """Patches of one call's requests that are held at a time: they hold the same nodes again and again."""
 
 
-def compute_patch(
-    model: nn.Module,
-    tok: Any,
-    requests: Sequence[Mapping[str, Any] | EditRequest],
-    hparams: PaCKEHyperParams,
-) -> WeightPatch:
+def compute_patch(model: nn.Module, tok: Any, requests: Requests, hparams: HyperParams) -> WeightPatch:
     """Trace and rectify (paper, sections 3.2 and 3.3); the model comes out as it went in.
 
     Args:
         model: a Hugging Face causal language model of a known architecture, on any device or devices.
         tok: its tokeniser; padding side and pad token do not matter.
         requests: EasyEdit requests (`prompt`, `target_new`, optionally `subject`).
-        hparams: the settings.
+        hparams: the settings; their class chooses the algorithm, PaCKE or PaCKE+.
 
     Returns:
         The edit. With `trace: request` the requests are edited in turn, each on top of those before it.
@@ -45,27 +45,26 @@ def compute_patch(
     Raises:
         RequestError, ModelError, HyperParamsError: before anything is computed wherever that can be known.
     """
-    if not isinstance(hparams, PaCKEHyperParams):
-        raise HyperParamsError(f"expected PaCKEHyperParams, got {type(hparams).__name__}; load hparams/PaCKE/*.yaml.")
+    if not isinstance(hparams, PaCKEHyperParams | PaCKEPlusHyperParams):
+        raise HyperParamsError(
+            f"expected PaCKEHyperParams or PaCKEPlusHyperParams, got {type(hparams).__name__}; load a file of "
+            "hparams/PaCKE/ or hparams/PaCKE+/."
+        )
     check_device(hparams.device)
     read = read_requests(requests)
-    ffn = FFNMap.of(model)
-    encoded = encode(tok, read, getattr(model.config, "max_position_embeddings", None))
-    groups = [encoded] if hparams.trace == "call" else [[e] for e in encoded]
+    rectify_these = _rectify_packe if isinstance(hparams, PaCKEHyperParams) else _rectify_plus
+    run = rectify_these(model, tok, read, hparams)
+    groups = [read] if hparams.trace == "call" else [[r] for r in read]
     done: list[WeightPatch] = []
     try:
-        for i, group in enumerate(groups):
-            asked = read if len(groups) == 1 else [read[i]]
-            if hparams.extended:
-                result = rectify_extended(model, tok, ffn, asked, hparams, memory_for(model, ffn, hparams))
-                result.patch.info["terms"] = result.terms
-            else:
-                result = rectify(model, ffn, group, hparams)
+        for asked in groups:
+            result = run(asked)
             result.patch.info.update(
                 **model_info(model),
                 hparams=hparams.to_dict(),
                 requests=[{"prompt": r.prompt, "target_new": r.target, "subject": r.subject} for r in asked],
                 losses=result.losses,
+                **({"terms": result.terms} if result.terms else {}),
             )
             if len(groups) == 1:
                 return result.patch
@@ -79,24 +78,35 @@ def compute_patch(
             patch.revert(model)
 
 
-def memory_for(model: nn.Module, ffn: FFNMap, hparams: PaCKEHyperParams) -> EditMemory:
-    """What these hyper-parameters carry from call to call, without edits that the model no longer holds."""
-    if hparams.memory is None:
-        hparams.memory = EditMemory()
-    return hparams.memory.of(model, ffn)
+def _rectify_packe(model: nn.Module, tok: Any, requests: Sequence[EditRequest], hparams: PaCKEHyperParams) -> Rectify:
+    ffn = FFNMap.of(model)
+    encoded = dict(zip(map(id, requests), encode(tok, requests, _positions(model)), strict=True))
+    return lambda asked: rectify(model, ffn, [encoded[id(r)] for r in asked], hparams)
+
+
+def _rectify_plus(
+    model: nn.Module, tok: Any, requests: Sequence[EditRequest], hparams: PaCKEPlusHyperParams
+) -> Rectify:
+    ffn = FFNMap.of(model)
+    encode(tok, requests, _positions(model))  # refuses all before the first is edited
+    return lambda asked: rectify_plus(model, tok, ffn, asked, hparams, EditMemory.of(model))
+
+
+def _positions(model: nn.Module) -> int | None:
+    return getattr(model.config, "max_position_embeddings", None)
 
 
 def apply_packe_to_model(
     model: nn.Module,
     tok: Any,
-    requests: Sequence[Mapping[str, Any] | EditRequest],
+    requests: Requests,
     hparams: PaCKEHyperParams,
     copy: bool = False,
     return_orig_weights: bool = False,
     keep_original_weight: bool = False,
     **kwargs: Any,
 ) -> tuple[nn.Module, Mapping[str, torch.Tensor]]:
-    """Edit a model the way EasyEdit calls its editors.
+    """Edit a model with PaCKE the way EasyEdit calls its editors.
 
     Args:
         model, tok, requests, hparams: see `compute_patch`.
@@ -107,7 +117,43 @@ def apply_packe_to_model(
     Returns:
         The edited model, and a mapping from parameter name to the original tensor (`OriginalWeights`, which holds
         only the touched slices and has the edit as `.patch`), or `{}` without `return_orig_weights`.
+
+    Raises:
+        HyperParamsError: settings of another algorithm; and what `compute_patch` raises.
     """
+    _require(hparams, PaCKEHyperParams, "apply_packe_plus_to_model")
+    return _apply(model, tok, requests, hparams, copy, return_orig_weights)
+
+
+def apply_packe_plus_to_model(
+    model: nn.Module,
+    tok: Any,
+    requests: Requests,
+    hparams: PaCKEPlusHyperParams,
+    copy: bool = False,
+    return_orig_weights: bool = False,
+    keep_original_weight: bool = False,
+    **kwargs: Any,
+) -> tuple[nn.Module, Mapping[str, torch.Tensor]]:
+    """Edit a model with PaCKE+; as `apply_packe_to_model`.
+
+    What PaCKE+ knows of earlier edits belongs to the model (`plus.state.EditMemory`) and moves with a copy of it.
+    """
+    _require(hparams, PaCKEPlusHyperParams, "apply_packe_to_model")
+    return _apply(model, tok, requests, hparams, copy, return_orig_weights)
+
+
+def _require(hparams: object, cls: type[HyperParams], other: str) -> None:
+    if not isinstance(hparams, cls):
+        raise HyperParamsError(
+            f"expected {cls.__name__}, got {type(hparams).__name__}; load a file of hparams/{cls.ALG}/, or call "
+            f"{other}."
+        )
+
+
+def _apply(
+    model: nn.Module, tok: Any, requests: Requests, hparams: HyperParams, copy: bool, return_orig_weights: bool
+) -> tuple[nn.Module, Mapping[str, torch.Tensor]]:
     patch = compute_patch(model, tok, requests, hparams)
     if copy:
         model = copying.deepcopy(model)
@@ -123,7 +169,7 @@ _RECORDED: ContextVar[list[WeightPatch] | None] = ContextVar("recorded_patches",
 
 @contextmanager
 def record_patches() -> Iterator[list[WeightPatch]]:
-    """Collect the patch of every `apply_packe_to_model` call made inside, e.g. by EasyEdit.
+    """Collect the patch of every edit made inside, by PaCKE or PaCKE+, e.g. through EasyEdit.
 
     with record_patches() as patches:
         editor.edit(..., sequential_edit=True)
@@ -135,23 +181,3 @@ def record_patches() -> Iterator[list[WeightPatch]]:
         yield patches
     finally:
         _RECORDED.reset(token)
-
-
-def check_device(device: int | str | None) -> torch.device:
-    """The torch device that a `device` setting names.
-
-    Raises:
-        HyperParamsError: it is not a device, or not there.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        named = torch.device(f"cuda:{device}" if str(device).isdigit() else str(device))
-    except RuntimeError as e:
-        raise HyperParamsError(f"device: expected a CUDA index or a torch device, got {device!r} ({e}).") from None
-    if named.type == "cuda" and (named.index or 0) >= torch.cuda.device_count():
-        raise HyperParamsError(
-            f"device: expected one that is there, got {device!r} with {torch.cuda.device_count()} CUDA devices; "
-            "set device: cpu, or null to take CUDA only where it is."
-        )
-    return named

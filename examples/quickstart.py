@@ -18,7 +18,7 @@ from rich.table import Table
 
 import easyedit_packe
 from easyedit_packe import PaCKEHyperParams
-from easyedit_packe.evaluation.runs import Stopwatch, quiet
+from easyedit_packe.bench.through_easyedit import Stopwatch, quiet
 
 FACTS = Path(__file__).parent / "data" / "facts.json"
 console = Console()

@@ -49,7 +49,7 @@ ARCHITECTURES = {
 def _texts_of_tiny_models_stay_out_of_the_users_cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("easyedit_packe.contexts.cache_dir", lambda: folder)
+        patch.setattr("easyedit_packe.plus.contexts.cache_dir", lambda: folder)
         yield
 
 
@@ -94,12 +94,50 @@ def requests_list():
     return [dict(r) for r in REQUESTS]
 
 
+@pytest.fixture(scope="session")
+def found():
+    """The EasyEdit that `locate` finds, with this package's editors."""
+    import easyedit_packe
+
+    return easyedit_packe.register()
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    """EasyEdit writes ./logs wherever it is run."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def hparams():
+    from easyedit_packe import PaCKEHyperParams
+
+    return PaCKEHyperParams(num_critical_paths=4, lr=1e-2, num_steps=6, device="cpu")
+
+
+@pytest.fixture
+def editor_of(found):
+    """Make a `BaseEditor` around a tiny model; the tokeniser gets the padding side EasyEdit would give it."""
+    import copy
+
+    from easyeditor import BaseEditor
+
+    from easyedit_packe import LoadedModel
+
+    def make(hparams, architecture="llama", name="any-name-at-all"):
+        hparams = copy.copy(hparams)
+        hparams.model_name = LoadedModel(name, make_model(architecture), make_tokenizer("left"))
+        return BaseEditor.from_hparams(hparams)
+
+    return make
+
+
 def snapshot(model) -> dict[str, torch.Tensor]:
     return {n: p.detach().clone() for n, p in model.state_dict().items()}
 
 
 def assert_same_bits(model, before: dict[str, torch.Tensor]) -> None:
-    from easyedit_packe.patch import same_bits
+    from easyedit_packe.model.bits import same_bits
 
     after = model.state_dict()
     assert after.keys() == before.keys()

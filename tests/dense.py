@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from easyedit_packe.ffn import FFNMap
+from easyedit_packe.model.ffn import FFNMap
 
 
 def as_d_by_m(m, tensor):

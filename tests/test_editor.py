@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-import easyedit_packe.rectify
+import easyedit_packe.packe.rectify
 from easyedit_packe import OriginalWeights, PaCKEHyperParams, WeightPatch, apply_packe_to_model, compute_patch
 from easyedit_packe.errors import HyperParamsError, ModelError, RequestError
-from easyedit_packe.patch import same_bits
+from easyedit_packe.model.bits import same_bits
 
 from .conftest import REQUESTS, assert_same_bits, make_model, make_tokenizer, snapshot
 
@@ -110,7 +110,7 @@ def test_everything_else_is_restored(architecture, fail_at, monkeypatch):
             return call
 
         if fail_at == "trace":
-            monkeypatch.setattr(easyedit_packe.rectify, "choose_nodes", broken(None, 1))
+            monkeypatch.setattr(easyedit_packe.packe.rectify, "choose_nodes", broken(None, 1))
         elif fail_at == "train":
             monkeypatch.setattr(torch.optim.Adam, "step", broken(torch.optim.Adam.step, 3))
         else:

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from easyedit_packe.ffn import FFNMap
-from easyedit_packe.hparams import PaCKEHyperParams
-from easyedit_packe.rectify import rectify
+from easyedit_packe.config.packe import PaCKEHyperParams
+from easyedit_packe.model.ffn import FFNMap
+from easyedit_packe.packe.rectify import rectify
 from easyedit_packe.requests import encode, read_requests
 
 from .conftest import SHARED, needs_shared

@@ -5,18 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
-from .shared import shared_targets
-from .state import carried, carry, forget, fresh_state, sample_prefixes
+from .shared_targets import shared_targets
 
 __all__ = [
     "BASELINES",
     "BATCHABLE",
     "baseline",
-    "carried",
-    "carry",
-    "forget",
-    "fresh_state",
-    "sample_prefixes",
     "shared_targets",
 ]
 

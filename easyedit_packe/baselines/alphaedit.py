@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .host import host
+from ..config.files import FromYAML
+from ..easyedit.host import host
+from ..easyedit.null_space import projection_file
+from ..easyedit.state import accumulated, forget
 from .memit_family import Weights, editor, spread
-from .null_space import projection_file
-from .settings import FromYAML
-from .state import accumulated, forget
 
 
 @dataclass

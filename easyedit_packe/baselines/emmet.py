@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .host import host
+from ..config.files import FromYAML
+from ..easyedit.host import host
 from .memit_family import Weights, editor, second_moment, spread
-from .settings import FromYAML
 
 
 @dataclass

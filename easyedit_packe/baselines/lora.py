@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..config.files import FromYAML
+from ..easyedit.host import host
 from ..errors import HyperParamsError
-from .host import host
-from .settings import FromYAML
 
 
 @dataclass(kw_only=True)

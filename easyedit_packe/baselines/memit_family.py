@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..easyedit.host import conditions, host
 from ..errors import RequestError
-from .host import conditions, host
 
 Request = dict[str, Any]
 Weights = dict[str, Tensor]

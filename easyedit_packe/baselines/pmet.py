@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..config.files import FromYAML
+from ..easyedit.host import host
 from ..errors import HyperParamsError
-from ..hooks import output_hooks
-from .host import host
+from ..model.hooks import output_hooks
 from .memit_family import Weights, editor, second_moment, spread
-from .settings import FromYAML
 
 
 @dataclass

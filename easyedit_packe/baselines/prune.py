@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .host import host
+from ..config.files import FromYAML
+from ..easyedit.host import host
+from ..easyedit.state import accumulated
 from .memit_family import Weights, edited_weights, editor, memit_weights
-from .settings import FromYAML
-from .state import accumulated
 
 
 @dataclass

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..config.files import FromYAML
+from ..easyedit.host import host
 from ..errors import HyperParamsError
-from .host import host
 from .memit_family import Weights, edited_weights, editor, slotted
-from .settings import FromYAML
 
 
 @dataclass

@@ -1,18 +1,7 @@
-"""EasyEdit: the only part of this package that imports `easyeditor`."""
+"""EasyEdit itself: found, imported, and given what its editors need. Only this package and `baselines` import it."""
 
-from .compat import bridged
+from .bridge import bridged
 from .install import install
 from .locate import Found, import_easyeditor, locate
-from .registry import apply_function, hparams_class, load_hparams, register
 
-__all__ = [
-    "Found",
-    "apply_function",
-    "bridged",
-    "hparams_class",
-    "import_easyeditor",
-    "install",
-    "load_hparams",
-    "locate",
-    "register",
-]
+__all__ = ["Found", "bridged", "import_easyeditor", "install", "locate"]

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from ..baselines.host import conditions, host, swapped
-from ..baselines.null_space import projection_file
-from ..ffn import LAYOUTS
+from ..model.ffn import LAYOUTS
+from .host import conditions, host, swapped
+from .null_space import projection_file
 
 _MARK = "__packe__"
 _KNOWN_FAMILIES = {"KN": ("gpt2", "gpt-j", "llama"), "AlphaEdit": ("llama", "qwen", "gpt2-xl")}

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from ..cache import cache_dir
 from ..errors import EasyEditError
-from ..models import cache_dir
 from .placeholders import placeholders
 
 LOG = logging.getLogger(__name__)

@@ -11,9 +11,10 @@ import torch
 
 import easyedit_packe
 from easyedit_packe import OriginalWeights, PaCKEHyperParams, apply_packe_to_model
-from easyedit_packe.easyedit import hparams_class, locate
+from easyedit_packe.easyedit import locate
 from easyedit_packe.errors import EasyEditError, HyperParamsError, ModelError, RequestError
-from easyedit_packe.patch import same_bits
+from easyedit_packe.model.bits import same_bits
+from easyedit_packe.registry import hparams_class
 
 from ..conftest import REQUESTS, ROOT, assert_same_bits, make_model, make_tokenizer, snapshot
 

@@ -1,0 +1,79 @@
+"""`packe bench`: a Hydra application around one benchmark run, or around a sweep of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import hydra
+import typer
+from omegaconf import DictConfig, OmegaConf
+
+from ..errors import PaCKEError, one_of
+from .editors import EDITORS, PROTOCOLS, BenchError
+from .report import find_runs, markdown, one_line
+from .runner import run
+from .settings import Settings
+
+_DONE: list[Path] = []
+_FAILED: list[str] = []
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="bench")
+def _task(config: DictConfig) -> str | None:
+    try:
+        folder = run(Settings.from_dict(OmegaConf.to_container(config, resolve=True)))
+    except PaCKEError as e:
+        # Hydra would print a traceback; and with -m, the other runs of the sweep shall still be done.
+        _FAILED.append(str(e))
+        typer.echo(f"packe bench: {e}", err=True)
+        return None
+    _DONE.append(folder)
+    typer.echo(one_line(folder))
+    return str(folder)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run with Hydra's command line (`key=value`, `-m` for every combination, `--help`).
+
+    `editor=all` stands for all editors that have the protocol; such a sweep ends with its table.
+
+    Returns:
+        0, or 1 if any run failed; the others of a sweep are done all the same.
+
+    Raises:
+        BenchError: a setting that does not exist; the message names the nearest.
+    """
+    _check_keys(arguments)
+    expanded = _all_editors(arguments)
+    argv = sys.argv
+    sys.argv = ["packe bench", *expanded]
+    _DONE.clear()
+    _FAILED.clear()
+    try:
+        _task()
+    finally:
+        sys.argv = argv
+    if expanded != list(arguments) and _DONE:
+        typer.echo(markdown(find_runs(_DONE)))
+    return 1 if _FAILED else 0
+
+
+def _all_editors(arguments: Sequence[str]) -> list[str]:
+    if "editor=all" not in arguments:
+        return list(arguments)
+    asked = [p for a in arguments if a.startswith("protocol=") for p in a.partition("=")[2].split(",")] or ["single"]
+    able = [e.name for e in EDITORS.values() if not any(p in e.cannot for p in asked if p in PROTOCOLS)]
+    rest = [a for a in arguments if a not in ("editor=all", "-m", "--multirun")]
+    return ["--multirun", f"editor={','.join(able)}", *rest]
+
+
+def _check_keys(arguments: Sequence[str]) -> None:
+    known = [f.name for f in fields(Settings)]
+    for argument in arguments:
+        key, equals, _ = argument.lstrip("+~").partition("=")
+        top = key.split(".")[0].split("@")[0]
+        if equals and not argument.startswith("-") and top not in known and top.split("/")[0] != "hydra":
+            raise BenchError(f"unknown setting {key!r}; {one_of(key, known)}.")

@@ -1,0 +1,100 @@
+"""The editors that the benchmark compares, and what each can and cannot do."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import HyperParamsError, PaCKEError, one_of
+from ..registry import load_hparams
+
+PROTOCOLS = ("single", "batch", "consecutive", "epochs")
+
+_ONE_FACT = "its closed form writes one fact at a time"
+_NO_EPOCHS = "it solves for its changes, there are no passes to repeat"
+
+
+class BenchError(PaCKEError, ValueError):
+    """A benchmark run was asked for that cannot be done."""
+
+
+@dataclass(frozen=True)
+class Editor:
+    """One row of the tables.
+
+    Attributes:
+        name: as the tables show it.
+        alg_name: its name in EasyEdit's `ALG_DICT`.
+        cannot: protocol -> reason, for those that it does not support.
+        needs_subject: it looks for the subject in the prompt.
+        folder: of its shipped YAML files under `hparams/`.
+    """
+
+    name: str
+    alg_name: str
+    cannot: dict[str, str]
+    needs_subject: bool = True
+    folder: str = ""
+
+    def check(self, protocol: str) -> None:
+        """Raises BenchError if the protocol is unknown or this editor does not support it."""
+        if protocol not in PROTOCOLS:
+            raise BenchError(f"protocol: {one_of(protocol, list(PROTOCOLS))}; got {protocol!r}.")
+        if protocol in self.cannot:
+            able = ", ".join(e.name for e in EDITORS.values() if protocol not in e.cannot)
+            raise BenchError(
+                f"{self.name} has no protocol {protocol!r}: {self.cannot[protocol]}; editors that have it: {able}."
+            )
+
+    def load_hparams(self, model: str, hparams_file: str | None, overrides: dict[str, Any]) -> Any:
+        """Hyper-parameters of EasyEdit's class, with single fields changed.
+
+        Raises:
+            HyperParamsError: no such file, or no such field.
+        """
+        name = hparams_file or Path(model).name
+        hparams = load_hparams(self.folder or self.alg_name, name)
+        for key, value in overrides.items():
+            if not hasattr(hparams, key):
+                raise HyperParamsError(
+                    f"{self.name} has no hyper-parameter {key!r}; {one_of(key, sorted(vars(hparams)))}."
+                )
+            setattr(hparams, key, value)
+        return dataclasses.replace(hparams)  # checks the changed fields
+
+
+_SEVERAL = {"epochs": _NO_EPOCHS}
+_SINGLE = {"batch": _ONE_FACT, "epochs": _NO_EPOCHS}
+EDITORS = {
+    e.name: e
+    for e in (
+        Editor("FT-C", "FT", {}, needs_subject=False, folder="FT-C"),
+        Editor("LoRA", "LoRA", {}, needs_subject=False),
+        Editor("KN", "KN", {**_SINGLE, "batch": "it searches the neurons of one fact"}, needs_subject=False),
+        Editor("ROME", "ROME", _SINGLE),
+        Editor("R-ROME", "R-ROME", _SINGLE),
+        Editor("MEMIT", "MEMIT", _SEVERAL),
+        Editor("PMET", "PMET", _SEVERAL),
+        Editor("EMMET", "EMMET", _SEVERAL),
+        Editor("PRUNE", "PRUNE", _SEVERAL),
+        Editor("RECT", "RECT", _SEVERAL),
+        Editor("AlphaEdit", "AlphaEdit", _SEVERAL),
+        Editor("PaCKE", "PaCKE", {}, needs_subject=False),
+        Editor("PaCKE+", "PaCKE+", {"epochs": _NO_EPOCHS}, needs_subject=False),
+    )
+}
+"""In the order of the tables."""
+
+
+def find_editor(name: str) -> Editor:
+    """The editor of that name, in any case.
+
+    Raises:
+        BenchError: unknown; the message names the nearest.
+    """
+    for known, editor in EDITORS.items():
+        if known.lower() == str(name).lower():
+            return editor
+    raise BenchError(f"editor: {one_of(name, list(EDITORS))}; got {name!r}.")

@@ -1,0 +1,129 @@
+"""What one benchmark run is: read from Hydra, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import one_of
+from ..model.fetch import DEFAULT_MODEL, SOURCES
+from .data import find_file
+from .editors import BenchError, Editor, find_editor
+
+DATA = {"zsre": "ZsRE", "counterfact": "CF", "mcf": "MCF"}
+"""`data=` -> data type."""
+
+
+@dataclass
+class Settings:
+    """`packe bench key=value ...`"""
+
+    model: str = DEFAULT_MODEL
+    """A fetched model's name, a model folder, or a hub name."""
+    data: str = "zsre"
+    """zsre, counterfact (EasyEdit's counterfact-edit.json), or mcf (ROME's counterfact.json)."""
+    data_dir: str = "data"
+    """A folder that holds the data file, or the file itself."""
+    protocol: str = "single"
+    """single: each edit is rolled back. batch: `batch_size` edits in one call, then rolled back. consecutive: one
+    after another, never rolled back, measured after the last. epochs: all edits in one call, in many passes."""
+    editor: str = "PaCKE"
+    """A row of the tables."""
+    n: int = 20
+    """Records, from `start` on."""
+    start: int = 0
+    """Index of the first record."""
+    seed: int = 42
+    """Everything random in edit i comes from seed + i."""
+    batch_size: int = 100
+    """Requests in one call of the protocol batch."""
+    curve: list[int] = field(default_factory=list)
+    """consecutive only: measure all records so far also after these numbers of edits."""
+    checkpoint_every: int = 10
+    """consecutive only: edits after which the state is saved for resuming."""
+    generation: bool = True
+    """Also measure what greedy decoding says."""
+    share: bool = True
+    """Compute target vectors that several editors need of the unedited model once, and keep them in the cache."""
+    hparams: dict[str, Any] = field(default_factory=dict)
+    """Single hyper-parameters to change: `+hparams.lr=1e-3`."""
+    hparams_file: str | None = None
+    """A YAML file in place of the shipped `hparams/<editor>/<model>.yaml`."""
+    device: str | None = None
+    """"cpu", a CUDA index; null takes CUDA where it is there."""
+    out: str = "runs"
+    """Where the folders of the runs are."""
+    label: str = ""
+    """Added to the folder's name, to tell apart runs that differ in something that the name does not show."""
+
+    def __post_init__(self) -> None:
+        self.found_editor.check(self.protocol)
+        if self.data not in DATA:
+            raise BenchError(f"data: {one_of(self.data, list(DATA))}; got {self.data!r}.")
+        for name in ("n", "batch_size", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise BenchError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+        if self.curve and self.protocol != "consecutive":
+            raise BenchError(f"curve: only the protocol consecutive is measured on the way, not {self.protocol!r}.")
+        if any(not 0 < k <= self.n for k in self.curve):
+            raise BenchError(f"curve: expected numbers from 1 to n = {self.n}, got {self.curve}.")
+        if self.model not in SOURCES and not Path(self.model).exists() and "/" not in self.model:
+            raise BenchError(
+                f"model: {self.model!r} is no folder and no hub name (owner/name); {one_of(self.model, list(SOURCES))}."
+            )
+        find_file(self.data_dir, self.data_type)
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> Settings:
+        """From plain values.
+
+        Raises:
+            BenchError: an unknown key or a wrong value. DataError: no such data file.
+        """
+        known = [f.name for f in fields(cls)]
+        for key in config:
+            if key not in known:
+                raise BenchError(f"unknown setting {key!r}; {one_of(key, known)}.")
+        return cls(**config)
+
+    @property
+    def data_type(self) -> str:
+        return DATA[self.data]
+
+    @property
+    def data_file(self) -> Path:
+        return find_file(self.data_dir, self.data_type)
+
+    @property
+    def found_editor(self) -> Editor:
+        return find_editor(self.editor)
+
+    @property
+    def model_folder(self) -> Path:
+        """Holds everything about one model and data file."""
+        return Path(self.out) / Path(self.model).name / self.data_file.stem
+
+    @property
+    def folder(self) -> Path:
+        """This run's folder. A longer `single` or `batch` run goes on in the folder of the shorter."""
+        name = f"{self.found_editor.name}-seed{self.seed}"
+        if self.protocol in ("consecutive", "epochs"):
+            name += f"-n{self.n}"
+        if self.protocol == "batch":
+            name += f"-by{self.batch_size}"
+        if self.start:
+            name += f"-from{self.start}"
+        return self.model_folder / self.protocol / (name + (f"-{self.label}" if self.label else ""))
+
+    def identity(self, hparams: dict[str, Any], **more: Any) -> dict[str, Any]:
+        """What must be equal for a run to be continued."""
+        same = ("model", "data", "protocol", "seed", "start", "generation", "curve", "label")
+        config = {k: getattr(self, k) for k in same}
+        if self.protocol == "batch":
+            config["batch_size"] = self.batch_size
+        if self.protocol in ("consecutive", "epochs"):
+            config["n"] = self.n
+        data = hashlib.sha256(self.data_file.read_bytes()).hexdigest()[:16]
+        return {**config, "editor": self.found_editor.name, "data_sha256": data, "hparams": hparams, **more}

@@ -1,0 +1,172 @@
+"""Edit a data set through EasyEdit's `BaseEditor` and say what came of it; behind `examples/run_*.py`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..easyedit import parts
+from ..registry import load_hparams, register
+from .data import FILES, Record, read_records
+
+
+def summarise(metrics: Sequence[dict[str, Any]], seconds: float, easyedit: str, **more: Any) -> dict[str, Any]:
+    """Means of EasyEdit's own metrics after the edit.
+
+    Returns:
+        efficacy (`rewrite_acc`), generality (`rephrase_acc`), locality (mean of all `*_acc` under `locality`), each
+        with its standard error, score (mean of the three), n, seconds_per_edit, easyedit.
+    """
+    post = [m["post"] for m in metrics]
+    values = {
+        "efficacy": [float(np.mean(p["rewrite_acc"])) for p in post],
+        "generality": [float(np.mean(p["rephrase_acc"])) for p in post if "rephrase_acc" in p],
+        "locality": [float(np.mean(v)) for p in post for k, v in p.get("locality", {}).items() if k.endswith("_acc")],
+    }
+    means = {k: float(np.mean(v)) if v else float("nan") for k, v in values.items()}
+    errors = {
+        f"{k}_se": float(np.std(v, ddof=1) / len(v) ** 0.5) if len(v) > 1 else float("nan") for k, v in values.items()
+    }
+    score = float(np.mean(list(means.values())))
+    return {
+        **means,
+        "score": score,
+        **errors,
+        "n": len(post),
+        "seconds_per_edit": seconds / max(len(post), 1),
+        "easyedit": easyedit,
+        **more,
+    }
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """EasyEdit prints and logs each record; a progress bar is enough."""
+    logger = logging.getLogger("easyeditor")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class Stopwatch:
+    """Times a `BaseEditor`'s calls of its editing algorithm, and nothing else."""
+
+    def __init__(self, editor: Any) -> None:
+        self.seconds, self.calls = 0.0, 0
+        apply_algo = editor.apply_algo
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return apply_algo(*args, **kwargs)
+            finally:
+                self.seconds += time.perf_counter() - start
+                self.calls += 1
+
+        editor.apply_algo = timed
+
+
+def edit_arguments(record: Record) -> dict[str, Any]:
+    """One record as keyword arguments of `BaseEditor.edit`."""
+    arguments = {
+        "prompts": [record.prompt],
+        "target_new": [record.target_new],
+        "ground_truth": [record.ground_truth],
+        "rephrase_prompts": [record.rephrase_prompt],
+        "locality_inputs": {
+            "neighborhood": {"prompt": [record.locality_prompt], "ground_truth": [record.locality_ground_truth]}
+        },
+    }
+    if record.subject and record.subject in record.prompt:
+        arguments["subject"] = [record.subject]
+    return arguments
+
+
+def edit_records(editor: Any, records: Sequence[Record], sequential: bool = False) -> list[dict[str, Any]]:
+    """EasyEdit's metrics of each record, measured right after its edit; with a progress bar.
+
+    With `sequential` no edit is rolled back.
+    """
+    from tqdm import tqdm
+
+    metrics = []
+    for record in tqdm(records, desc=editor.alg_name, unit="edit"):
+        with quiet():
+            one, _, _ = editor.edit(**edit_arguments(record), sequential_edit=sequential, verbose=False)
+        metrics.append({**one[0], "case_id": record.case_id})
+    return metrics
+
+
+def main(data_type: str, argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """`examples/run_zsre.py` and `run_counterfact.py`: EasyEdit's flags, EasyEdit's metrics, one summary."""
+    parser = argparse.ArgumentParser(description=f"Edit {data_type} records one by one with any editor of EasyEdit.")
+    parser.add_argument("--editing_method", default="PaCKE", help="PaCKE, or an editor that the EasyEdit found has")
+    parser.add_argument(
+        "--hparams_dir", default="smollm2-135m", help="YAML file, with or without .yaml, or a shipped name"
+    )
+    parser.add_argument("--data_dir", required=True, help="folder with the data file, or the file itself")
+    parser.add_argument("--data_type", default=data_type, choices=list(FILES))
+    parser.add_argument("--ds_size", type=int, help="how many records, from the first on (default: all)")
+    parser.add_argument("--sequential_edit", action="store_true", help="do not roll edits back")
+    parser.add_argument("--metrics_save_dir", default="./output", help="gets <method>_results.json and summary.json")
+    args = parser.parse_args(argv)
+
+    found = register()
+    records = read_records(args.data_dir, args.data_type, args.ds_size)
+    hparams = load_hparams(args.editing_method, args.hparams_dir)
+    with quiet():
+        editor = parts.base_editor().from_hparams(hparams)
+    watch = Stopwatch(editor)
+    metrics = edit_records(editor, records, args.sequential_edit)
+    summary = summarise(
+        metrics, watch.seconds, str(found),
+        editor=args.editing_method, data=args.data_type,
+        protocol="sequential, each measured right after its edit" if args.sequential_edit else "single",
+        hparams=plain(hparams),
+    )  # fmt: skip
+    folder = Path(args.metrics_save_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / f"{args.editing_method}_results.json", metrics)
+    _write(folder / "summary.json", summary)
+    _print(summary, folder)
+    return summary
+
+
+def plain(hparams: Any) -> dict[str, Any]:
+    return hparams.to_dict() if hasattr(hparams, "to_dict") else asdict(hparams)
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=_number) + "\n", encoding="utf-8")
+
+
+def _number(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _print(summary: dict[str, Any], folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{summary['editor']} on {summary['data']}, n = {summary['n']}, {summary['protocol']}")
+    for column in ("efficacy", "generality", "locality", "score", "seconds / edit"):
+        table.add_column(column, justify="right")
+    cells = [f"{summary[k]:.3f} ± {summary[f'{k}_se']:.3f}" for k in ("efficacy", "generality", "locality")]
+    table.add_row(*cells, f"{summary['score']:.3f}", f"{summary['seconds_per_edit']:.2f}")
+    console = Console()
+    console.print(table)
+    console.print(f"{summary['easyedit']}; details in {folder}/", highlight=False)

@@ -1,0 +1,32 @@
+"""The folder in which this package keeps what it made once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """Where this package keeps models, EasyEdit clones and statistics: `$PACKE_CACHE`, else the user's cache folder."""
+    if os.environ.get("PACKE_CACHE"):
+        return Path(os.environ["PACKE_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "easyedit_packe"
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write to; what was written takes its name at the end, or is gone after an exception.
+
+    with written_whole(path) as part:
+        part.write_bytes(...)
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

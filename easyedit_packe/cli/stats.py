@@ -1,0 +1,38 @@
+"""`packe stats`: the statistics that EasyEdit's MEMIT family needs, without its download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..model.fetch import DEFAULT_MODEL
+
+
+def stats(
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A fetched model's name, a model folder, or a hub name.")
+    ] = DEFAULT_MODEL,
+    corpus: Annotated[str, typer.Option(help="A text file, or `self` to let the model write the text.")] = "self",
+    layers: Annotated[str | None, typer.Option(help="For example 4,5,6; default: all.")] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="At most so many tokens of text.")] = 60_000,
+    seed: Annotated[int, typer.Option(help="For `self`.")] = 0,
+    stats_dir: Annotated[Path | None, typer.Option(help="Default: this package's cache.")] = None,
+) -> None:
+    """Measure second moments of feed-forward activations, and save them where EasyEdit looks for them.
+
+    Example: packe stats --model smollm2-135m --corpus self --layers 4,5,6,7,8
+    """
+    from ..easyedit.statistics import compute_stats
+    from ..errors import RequestError
+    from ..model.load import load
+
+    try:
+        chosen = None if layers is None else [int(layer) for layer in layers.split(",")]
+    except ValueError:
+        raise RequestError(f"--layers: expected numbers with commas between them, got {layers!r}.") from None
+    loaded, tok = load(model)
+    files = compute_stats(loaded, tok, corpus, chosen, tokens=tokens, seed=seed, root=stats_dir)
+    for layer, file in files.items():
+        typer.echo(f"layer {layer}: {file}")

@@ -1,0 +1,73 @@
+"""`PaCKEPlusHyperParams`: every setting of PaCKE+, in one validated dataclass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from .base import Count, HyperParams, Positive, Weight
+from .packe import Score
+
+
+@dataclass
+class PaCKEPlusHyperParams(HyperParams):
+    """Settings of PaCKE+. Defaults are those of `hparams/PaCKE+/smollm2-135m.yaml`, in all layers."""
+
+    ALG: ClassVar[str] = "PaCKE+"
+    RETIRED: ClassVar[frozenset[str]] = frozenset({"solver"})
+
+    # Where to edit.
+    score: Score = "gradient_norm"
+    """Importance of a node from its gradient G [D, M]: "zscore", "gradient_sum" or "gradient_norm"."""
+    layers: list[Count] | None = None
+    """Layers whose nodes may be chosen; null takes all (the paper)."""
+    num_critical_paths: Positive = 15
+    """Key nodes that are edited in each layer."""
+    value_nodes: Positive | None = None
+    """Value nodes that are edited in each layer; null takes all: what is usual elsewhere tells them apart. Fewer make
+    the change less specific."""
+    write_at: Literal["all", "subject", "subject_and_target"] = "subject_and_target"
+    """Tokens whose gradient chooses and changes nodes: all, only the subject's, where a fact is looked up, or these and
+    the target's, where its next token is: a long target need then not be written on the subject as a whole."""
+    trace: Literal["call", "request"] = "request"
+    """What is edited together: all requests of a call, or each request by itself, remembered by the next."""
+
+    # How to edit.
+    num_steps: Positive = 10
+    """Most steps; each takes the smallest change by which, to first order, every text gets what it lacks."""
+    margin: Weight = 2.0
+    """Log-odds that each target token must have: 0 is half of all probability. Pushing further costs the neighbours."""
+    ridge: Weight = 0.3
+    """Damping of a step, as a share of the texts' mean squared gradient: what is conceded where texts disagree."""
+    micro_batch_size: Count = 16
+    """Most texts in one forward pass; 0 sets no limit. Less memory, the same result."""
+    seed: Count = 42
+    """Seed of the sampled texts and of the choice among them."""
+
+    # Where the new target has to come.
+    prefix_contexts: Count = 1
+    """Ask for the target behind this many short texts sampled from the model, too, so that it does not hang on the
+    prompt's position."""
+    prefix_tokens: Positive = 6
+    """Length of these texts."""
+    subject_contexts: Count = 8
+    """Ask for the target after this many neutral contexts of the subject ("{} is known for"), too, so that it comes
+    however the relation is worded. The price: other facts of the subject are drawn to it."""
+
+    # Where nothing may change.
+    null_space: Weight = 10.0
+    """Weight, in the size of a change, of what it does to the inputs that a module sees in neutral text and about other
+    subjects, and at earlier edits. 0 measures the change itself."""
+    memory_size: Count = 100
+    """Earlier calls' edits that are remembered while the model holds them; edits rolled back are forgotten. With
+    `null_space` changes are kept off these edits' inputs, apart from those of the same subject: see `replay`."""
+    memory_weight: Weight = 120.0
+    """Weight of each of them there, against the neutral text's 1."""
+    replay: Count = 8
+    """Remembered requests about the same subject, at most this many, whose targets must still lead in their own
+    prompts. A request that comes again, word for word, replaces the old one."""
+
+    def check(self) -> None:
+        self.require(
+            self.replay <= self.memory_size, "replay", "at most memory_size", "raise memory_size to what is replayed"
+        )

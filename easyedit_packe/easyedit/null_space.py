@@ -1,0 +1,42 @@
+"""AlphaEdit's projection onto directions that ordinary text hardly uses."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..cache import cache_dir
+from .statistics import digest, find_stats, load_moment
+
+
+def null_space(moment: Tensor, threshold: float) -> Tensor:
+    """P = U U^T [M, M], U the eigenvectors of C = E[k k^T] with an eigenvalue below `threshold`."""
+    values, vectors = torch.linalg.eigh(moment.double())
+    u = vectors[:, values < threshold]
+    return (u @ u.T).float()
+
+
+def projection_file(model: nn.Module, hparams: Any) -> Path:
+    """File with P of each of `hparams.layers` [layers, M, M], in the user's cache; made on the first call.
+
+    It is named after the model, the layers, the threshold and the content of the statistics.
+
+    Raises:
+        EasyEditError: there are no statistics of a layer.
+    """
+    stats = [find_stats(model, hparams.rewrite_module_tmp.format(layer), hparams) for layer in hparams.layers]
+    key = repr((hparams.layers, float(hparams.nullspace_threshold), [digest(file) for file in stats]))
+    name = f"{stats[0].parent.parent.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
+    file = cache_dir() / "null_space" / name
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        p = torch.stack([null_space(load_moment(s), hparams.nullspace_threshold) for s in stats])
+        made = file.with_suffix(f".{os.getpid()}")
+        torch.save(p, made)  # the format that EasyEdit's own AlphaEdit loads
+        made.rename(file)
+    return file

@@ -1,0 +1,51 @@
+"""Texts that a model writes by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+
+
+def beginning(tok: Any) -> list[int]:
+    """The token that this tokeniser puts before every text, if it has one."""
+    first = tok("a")["input_ids"][:1]
+    return first if first and first[0] in set(tok.all_special_ids) else []
+
+
+@torch.no_grad()
+def continued(
+    model: nn.Module, ids: Tensor, length: int, generator: torch.Generator, never: Collection[int] = ()
+) -> Tensor:
+    """Texts drawn from the model at temperature 1, from the `generator` alone; the global one is not touched.
+
+    Args:
+        ids: how they begin, int64 [rows, T].
+        length: tokens in each, the beginning's included.
+        never: tokens that are not drawn.
+
+    Returns:
+        int64 [rows, length], on the CPU.
+
+    Raises:
+        ModelError: the model's logits are not finite.
+    """
+    device = model.get_input_embeddings().weight.device
+    cache, step = None, ids
+    while ids.shape[1] < length:
+        out = model(input_ids=step.to(device), past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        chances = out.logits[:, -1].float().cpu().softmax(-1)
+        if not chances.isfinite().all():
+            raise ModelError(
+                "expected finite logits, got NaN or infinite ones; the model's weights hold such values or overflow "
+                "in its dtype: load it again, or in float32 or bfloat16."
+            )
+        chances[:, [i for i in never if i < chances.shape[1]]] = 0
+        step = torch.multinomial(chances, 1, generator=generator)
+        ids = torch.cat([ids, step], 1)
+    return ids

@@ -1,0 +1,133 @@
+"""A patch as an ordinary PEFT LoRA adapter.
+
+Changing k nodes of a matrix is a rank-k update: with E the columns of the identity at the touched nodes and C [k, D]
+their changes, a key module (weight [M, D]) changes by `E C` and a value module (weight [D, M]) by `C^T E^T`. These are
+LoRA's `B A` exactly, with rank k and alpha = k so that its scale is 1. A bias change is LoRA's bias of B.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import PatchError
+from ..model.ffn import LAYOUTS
+from .slice import Slice
+
+
+@dataclass(frozen=True)
+class LoraAdapter:
+    """An adapter in PEFT's terms.
+
+    Attributes:
+        tensors: float32 `base_model.model.<module>.lora_A.weight` [r, in] and `.lora_B.weight` [out, r], and
+            `.lora_B.bias` [out] where the patch changes biases.
+        config: keyword arguments of `peft.LoraConfig`.
+        errors: by module, the relative Frobenius error of its update; 0 unless the rank was capped.
+    """
+
+    tensors: dict[str, Tensor]
+    config: dict[str, Any]
+    errors: dict[str, float]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `adapter_config.json` and `adapter_model.safetensors`, as `PeftModel.from_pretrained` reads them."""
+        from peft import LoraConfig
+        from safetensors.torch import save as to_bytes
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "adapter_model.safetensors").write_bytes(to_bytes(self.tensors, {"format": "pt"}))
+        LoraConfig(**self.config).save_pretrained(folder)
+        return folder
+
+
+def to_lora(
+    slices: dict[str, Slice], info: dict[str, Any], max_rank: int | None = None, uniform: bool = False
+) -> LoraAdapter:
+    """Turn an edit into an adapter.
+
+    Args:
+        slices, info: of a patch of a known architecture, touching weights of linear modules and their biases.
+        max_rank: no module gets a higher rank; each is then the best approximation of its rank (truncated SVD).
+        uniform: give every module the same rank by adding zeros, for programs that know no `rank_pattern`.
+
+    Raises:
+        PatchError: the patch says nothing of its architecture, touches something that LoRA cannot hold, or nothing.
+    """
+    layout = LAYOUTS.get(info.get("model_type"))
+    if layout is None:
+        raise PatchError(
+            f"expected a patch of an architecture of easyedit_packe/ffn.py, got {info.get('model_type')!r}."
+        )
+    if max_rank is not None and max_rank < 1:
+        raise PatchError(f"max_rank: expected at least 1, got {max_rank}.")
+    tensors, ranks, errors = {}, {}, {}
+    biases: dict[str, Slice] = {}
+    for name, s in slices.items():
+        module, _, kind = name.rpartition(".")
+        if kind == "bias":
+            biases[module] = s
+            continue
+        if kind != "weight" or s.new.ndim != 2:
+            raise PatchError(f"{name}: LoRA holds changes of linear weights and their biases only.")
+        a, b, errors[module] = _factors(s, layout.transposed, max_rank)
+        ranks[module] = len(a)
+        tensors[f"base_model.model.{module}.lora_A.weight"] = a
+        tensors[f"base_model.model.{module}.lora_B.weight"] = b
+    if not ranks:
+        raise PatchError("the patch changes no linear weight, so there is nothing to export.")
+    for module in [m for m in biases if m not in ranks]:
+        raise PatchError(f"{module}.bias changes but its weight does not; LoRA's bias needs a change of the weight.")
+    if biases:
+        for module in ranks:
+            out_features = len(tensors[f"base_model.model.{module}.lora_B.weight"])
+            bias = torch.zeros(out_features)
+            if module in biases:
+                bias[biases[module].index.cpu()] = biases[module].change.float().cpu()
+            tensors[f"base_model.model.{module}.lora_B.bias"] = bias
+    if uniform:
+        ranks = dict.fromkeys(ranks, max(ranks.values()))
+        for module, rank in ranks.items():
+            a, b = (f"base_model.model.{module}.lora_{x}.weight" for x in "AB")
+            missing = rank - len(tensors[a])
+            tensors[a] = torch.nn.functional.pad(tensors[a], (0, 0, 0, missing))
+            tensors[b] = torch.nn.functional.pad(tensors[b], (0, missing))
+    common = max(set(ranks.values()), key=list(ranks.values()).count)
+    pattern = {m: r for m, r in ranks.items() if r != common}
+    config = {
+        "task_type": "CAUSAL_LM",
+        "r": common,
+        "lora_alpha": common,
+        "rank_pattern": pattern,
+        "alpha_pattern": dict(pattern),
+        "target_modules": sorted(ranks),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "lora_bias": bool(biases),
+        "fan_in_fan_out": layout.transposed,
+        "base_model_name_or_path": info.get("base_model") or None,
+        "inference_mode": True,
+    }
+    return LoraAdapter(tensors, config, errors)
+
+
+def _factors(s: Slice, transposed: bool, max_rank: int | None) -> tuple[Tensor, Tensor, float]:
+    """(A [r, in], B [out, r], relative error) of one weight's change."""
+    change = s.change.float().cpu()
+    nodes = torch.zeros(s.size, len(s.index))
+    nodes[s.index.cpu(), torch.arange(len(s.index))] = 1.0
+    error = 0.0
+    if max_rank is not None and len(change) > max_rank:
+        # E has orthonormal columns, so the best approximation of E C is E times that of C.
+        u, sigma, vh = torch.linalg.svd(change, full_matrices=False)
+        error = (sigma[max_rank:].norm() / sigma.norm().clamp_min(1e-30)).item()
+        nodes, change = nodes @ u[:, :max_rank], sigma[:max_rank, None] * vh[:max_rank]
+    nodes_are_outputs = (s.axis == 0) != transposed
+    if nodes_are_outputs:
+        return change.contiguous(), nodes.contiguous(), error
+    return nodes.T.contiguous(), change.T.contiguous(), error

@@ -1,0 +1,89 @@
+"""Texts around a request that show where its edit has to hold, and what is usual elsewhere.
+
+Nothing here is taken from a data set: the texts are sampled from the model itself, or are this module's own words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from contextlib import suppress
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..cache import cache_dir, written_whole
+from ..model.bits import weights_digest
+from ..model.sampling import beginning, continued
+from ..requests import EditRequest
+
+OPENINGS = ("The", "In", "A", "She", "When", "It", "This", "He", "There", "For", "At", "One")
+"""First words of the sampled texts."""
+
+FRAGMENTS = (
+    "{} can be found with", "The story of {} includes", "{}'s", "{} and the", "People say that {} is",
+    "{} is known for", "In {}, the", "About {}:", "{} comes from", "{} was", "{} has", "{} is",
+)  # fmt: skip
+"""Neutral contexts of a subject: they name no relation. The first ones are the most useful."""
+
+NAMES = (
+    "Margaret Holloway", "Dmitri Volkov", "Port Ellery", "The Silent Orchard", "Kenji Tanabe", "Lake Verrin",
+    "Northgate Foundry", "Amara Diallo", "Symphony of Rust", "Castle Brannoch", "Louis Fontaine", "Helix Motors",
+    "Paulo Mendes", "Tower of Ilmen", "Sofia Lindqvist", "The Glass Harbour", "Ravi Menon", "Mount Estrel",
+    "Clara Weiss", "Orbital Press", "Ibrahim Haddad", "Westmark University", "Nina Petrova", "The Last Ferry",
+    "Thomas Ashworth", "Velden Airport", "Chen Yulan", "Iron Lanterns", "Beatriz Salgado", "Kestrel Records",
+    "Johan de Vries", "Saint Corin Cathedral",
+)  # fmt: skip
+"""Subjects that stand for all others: invented people, places, works and firms."""
+
+
+def sample_texts(model: nn.Module, tok: Any, rows: int, tokens: int, seed: int) -> Tensor:
+    """Texts that the model writes by itself, as token ids [rows, tokens], without special tokens but the first."""
+    begin = beginning(tok)
+    starts = torch.tensor([begin + tok(OPENINGS[i % len(OPENINGS)])["input_ids"][-1:] for i in range(rows)])
+    return continued(model, starts, tokens, torch.Generator().manual_seed(seed), never=tok.all_special_ids)
+
+
+def kept_texts(model: nn.Module, tok: Any, rows: int, tokens: int, seed: int) -> Tensor:
+    """`sample_texts`, kept in the user's cache for these very weights: the writing takes longer than an edit."""
+    key = json.dumps([OPENINGS, rows, tokens, seed, weights_digest(model), tok.get_vocab()], sort_keys=True)
+    file = cache_dir() / "texts" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+    if file.is_file():
+        return load_file(file)["texts"]
+    texts = sample_texts(model, tok, rows, tokens, seed)
+    with suppress(OSError), written_whole(file) as part:  # a cache that cannot be written costs time, not the edit
+        save_file({"texts": texts}, part)
+    return texts
+
+
+def prefixes(tok: Any, texts: Tensor, count: int, tokens: int, rng: random.Random) -> list[str]:
+    """`count` short openings of the sampled texts, each closed like a sentence."""
+    rows = rng.sample(range(len(texts)), min(count, len(texts)))
+    return [tok.decode(texts[row, :tokens], skip_special_tokens=True).strip() + ". " for row in rows]
+
+
+def with_prefix(request: EditRequest, prefix: str) -> EditRequest:
+    """The same fact behind another text."""
+    return EditRequest(prefix + request.prompt, request.target, request.subject)
+
+
+def about_subject(request: EditRequest, fragment: str) -> EditRequest:
+    """The request's target after a neutral context of its subject."""
+    return EditRequest(fragment.format(request.subject), request.target, request.subject)
+
+
+def has_subject(request: EditRequest) -> bool:
+    """Whether the request says which words of its prompt are the subject."""
+    return bool(request.subject) and request.subject in request.prompt
+
+
+def background_lines() -> list[str]:
+    """Neutral lines about invented subjects: what a model's inputs look like where names stand."""
+    return [
+        FRAGMENTS[(5 * i + k) % len(FRAGMENTS)].format(name) + (" the", " a")[k]
+        for i, name in enumerate(NAMES)
+        for k in range(2)
+    ]

@@ -1,0 +1,140 @@
+"""Second moments of the inputs of feed-forward modules: which directions a text uses, and which it leaves free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from ..model.ffn import FFNModule, slice_dtype
+from ..model.hooks import OutputHook, output_hooks
+
+
+class InputMoments:
+    """Mean of x x^T over the tokens seen, as far as a change of some nodes of a module needs it.
+
+    A key module's inputs have length D and their whole moment [D, D] is summed. A value module's have length M and
+    M x M would be too large: the inputs themselves are kept, in bfloat16, and the moments of the chosen nodes are taken
+    from these.
+
+    Args:
+        sparse: keep the inputs of key modules themselves, too: smaller than their moments for a few tokens.
+    """
+
+    def __init__(self, sparse: bool = False) -> None:
+        self.sparse = sparse
+        self.sums: dict[str, Tensor] = {}
+        self.rows: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self._last: dict[str, tuple[Tensor, Tensor]] = {}
+        self._sizes: dict[str, Tensor] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+    def add(self, m: FFNModule, x: Tensor) -> None:
+        """Count inputs [T, in] of a module."""
+        if m.kind == "key" and not self.sparse:
+            moment = x.T @ x
+            self.sums[m.name] = self.sums[m.name] + moment if m.name in self.sums else moment
+        else:
+            x = x.to(torch.bfloat16)
+            self.rows[m.name] = torch.cat([self.rows[m.name], x]) if m.name in self.rows else x
+        self.counts[m.name] = self.counts.get(m.name, 0) + len(x)
+        self._last.pop(m.name, None)
+        self._sizes.pop(m.name, None)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that was counted, by name, for `load`."""
+        kinds = {"sums": self.sums, "rows": self.rows}
+        found = {f"{kind}|{name}": t for kind, tensors in kinds.items() for name, t in tensors.items()}
+        return found | {f"counts|{name}": torch.tensor(n) for name, n in self.counts.items()}
+
+    def load(self, tensors: Mapping[str, Tensor], devices: Mapping[str, torch.device]) -> None:
+        """Take over what `tensors` gave, each module's on its own device."""
+        for key, t in tensors.items():
+            kind, name = key.split("|")
+            getattr(self, kind)[name] = int(t) if kind == "counts" else t.to(devices[name])
+
+    def of_nodes(self, m: FFNModule, index: Tensor) -> Tensor:
+        """What a change of the nodes `index` [k] reacts to: [D, D] of a key module, [k, k] of a value module."""
+        if m.name in self.sums:
+            return self.sums[m.name] / self.counts[m.name]
+        last = self._last.get(m.name)
+        if last is None or not torch.equal(last[0], index):
+            rows = self.rows_of(m, index)
+            last = index, rows.T @ rows
+            if not self.sparse:  # many tokens: worth keeping, as calls that may choose all nodes choose the same ones
+                self._last[m.name] = last
+        return last[1]
+
+    def rows_of(self, m: FFNModule, index: Tensor) -> Tensor:
+        """The kept inputs [T, D] or [T, k], divided by sqrt(T): R with R^T R = `of_nodes`."""
+        rows = self.rows[m.name].float()
+        rows = rows if m.kind == "key" else rows[:, index.to(rows.device)]
+        return rows / len(rows) ** 0.5
+
+    def usual_size(self, m: FFNModule) -> Tensor:
+        """Root mean square of each input."""
+        if m.name not in self._sizes:
+            if m.name in self.sums:
+                squares = self.sums[m.name].diagonal() / self.counts[m.name]
+            else:
+                squares = self.rows[m.name].float().square().mean(0)
+            self._sizes[m.name] = squares.sqrt()
+        return self._sizes[m.name]
+
+    def scale(self, m: FFNModule) -> Tensor:
+        """The usual square of an input, a number: their median, as in some layers a single node, which fires at the
+        first token of every text, would make up the mean of all."""
+        return self.usual_size(m).square().median()
+
+    @contextmanager
+    def watching(self, modules: Sequence[FFNModule], mask: Tensor | None) -> Iterator[None]:
+        """While active, the inputs of each forward pass are counted, those of padding left out."""
+        keep = None if mask is None else mask.flatten().bool()
+
+        def watch(m: FFNModule) -> OutputHook:
+            def hook(x: Tensor, _: Tensor) -> None:
+                x = x.detach().flatten(0, -2)
+                x = x if keep is None else x[keep.to(x.device)]
+                self.add(m, x.to(slice_dtype(x.dtype)))
+
+            return hook
+
+        with output_hooks([(m.module, watch(m)) for m in modules]):
+            yield
+
+
+def reach(key: FFNModule, value: FFNModule, usual: InputMoments) -> Tensor:
+    """How far a change of a layer's key nodes carries, against one of its value nodes that is as large [M].
+
+    A change of `k_j` passes the activation function and the gate, which multiply it by about `h_j / (k_j . x)`, and is
+    then multiplied by `v_j`: squared and in the mean over usual inputs, `E[h_j^2] |v_j|^2 / E[(k_j . x)^2]`; both sides
+    in units of their module's usual input, as in `damping`. Most nodes are near 1, a few in a thousand beyond 10: on
+    these, an edit of little size damages every text.
+    """
+    every = torch.arange(key.num_nodes)
+    moment = usual.of_nodes(key, every)
+    k, v = key.nodes(every).to(moment), value.nodes(every).to(moment)
+    before = ((k @ moment) * k).sum(1).clamp_min(1e-30) / usual.scale(key)
+    after = usual.usual_size(value).to(moment).square() * v.square().sum(1) / usual.scale(value).to(moment)
+    found = after / before
+    return found.clamp(min=0.01 * found.median())  # a node that is silent elsewhere is not free to take everything
+
+
+def damping(moment: Tensor, scale: Tensor, strength: float) -> Tensor:
+    """The Cholesky factor of `M = I + strength * moment / scale`, lower triangular.
+
+    M^-1 is nearly 1 on directions that the inputs leave free, nearly 0 on others.
+    """
+
+    def m(moment: Tensor) -> Tensor:
+        return torch.eye(len(moment)).to(moment) + (strength / scale).to(moment) * moment
+
+    factor, failed = torch.linalg.cholesky_ex(m(moment))
+    if failed:  # after very many edits, or with strong outliers, single precision loses the identity in the sum
+        factor = torch.linalg.cholesky(m(moment.double())).to(moment)
+    return factor

@@ -1,0 +1,278 @@
+"""PaCKE+: critical nodes, rectified by the least change that makes the edit hold.
+
+What differs from the paper (`packe.rectify`), each part a field of `PaCKEPlusHyperParams`:
+
+- *What is asked* (`demands`): the target has to lead all other tokens in the request, behind short prefixes, and in
+  neutral contexts of the subject; earlier edits, those of the same subject above all, have to stay.
+- *Where*: nodes are chosen by the gradient at the subject's tokens, where a fact is looked up, and at the target's,
+  where its next token is; in few layers, and relative to how strongly the nodes usually act.
+- *How* (`least_change`): not Adam on a sum of losses but Gauss-Newton: linearise what each text lacks, and take the
+  smallest change that provides it, measured by what it does to usual inputs and to those of earlier edits.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import PaCKEPlusHyperParams
+from ..errors import HyperParamsError, ModelError
+from ..model.ffn import FFNMap, FFNModule, slice_dtype
+from ..model.forward import answer_logits
+from ..model.hooks import frozen
+from ..packe.rectify import Rectification
+from ..packe.slices import Slices
+from ..packe.tracing import NodeSets, choose_nodes, factors, module_scores, watch_outputs
+from ..requests import EditRequest, collate, encode
+from .demands import alike, asked, contexts_of, lacks, leads, places
+from .least_change import Writes, least_change
+from .moments import InputMoments, damping, reach
+from .state import EditMemory
+
+LOG = logging.getLogger(__name__)
+
+OVERSHOOT = 1.5
+"""By how much more a step asks for than is lacking: leads rise more slowly than to first order."""
+
+RIDGE_FACTOR = 10.0
+"""By how much `ridge` grows after a step that made things worse, and shrinks back after one that did not."""
+
+HELD = 4
+"""Pieces of a pass whose activations are held until it is known whether a change follows; of more, none are."""
+
+
+@dataclass
+class Seen:
+    """One forward pass over all rows, and a backward pass where a change follows.
+
+    Attributes:
+        lead: log-odds of every answer token [N], row after row.
+        rows: the row of each token that the edit may write at [T].
+        modules: that may change.
+        inputs: of each at these tokens, [T, D] or [T, M].
+        backward: for each piece of the rows, what gives the gradients of the modules' outputs at its tokens.
+    """
+
+    lead: Tensor
+    rows: Tensor
+    modules: Sequence[FFNModule]
+    inputs: list[Tensor]
+    backward: list[Callable[[], list[Tensor]]]
+
+    @cached_property
+    def tokens(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """By module, (hidden [T, D], inner [T, M]): its gradient is `hidden^T inner`."""
+        gradients = [torch.cat(parts) for parts in zip(*(run() for run in self.backward), strict=True)]
+        self.backward = []  # and their activations
+        return {m.name: factors(m, x, g) for m, x, g in zip(self.modules, self.inputs, gradients, strict=True)}
+
+
+def rectify_plus(
+    model: nn.Module,
+    tok: Any,
+    ffn: FFNMap,
+    requests: Sequence[EditRequest],
+    hparams: PaCKEPlusHyperParams,
+    memory: EditMemory,
+) -> Rectification:
+    """What `packe.rectify` does, PaCKE+'s way; the edit goes into `memory`, to be kept where the patch is applied.
+
+    Raises:
+        ModelError: the model's outputs are not finite, or it has fewer nodes than asked for.
+        HyperParamsError: `layers` names one that the model does not have.
+    """
+    with frozen(model):
+        return PlusRectifier(model, tok, ffn, requests, hparams, memory).run()
+
+
+class PlusRectifier:
+    """One call of `rectify_plus`: the state that its steps share."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tok: Any,
+        ffn: FFNMap,
+        requests: Sequence[EditRequest],
+        hparams: PaCKEPlusHyperParams,
+        memory: EditMemory,
+    ) -> None:
+        self.model, self.hparams, self.memory = model, hparams, memory
+        self.device = model.get_input_embeddings().weight.device
+        self.ffn = in_layers(ffn, hparams)
+        if hparams.null_space:
+            memory.background.prepare(model, tok, self.ffn, hparams.seed)
+        self.background = memory.background.moments
+        max_tokens = getattr(model.config, "max_position_embeddings", None)
+        self.requests = encode(tok, requests, max_tokens)
+        self.contexts = encode(tok, contexts_of(requests, hparams, memory.background, model, tok), max_tokens)
+        self.subjects = {r.subject for r in requests if r.subject}
+        self.others = memory.about_others(self.subjects)
+        self.replay = memory.also_about(self.subjects, self.requests)[-hparams.replay :] if hparams.replay else []
+        self.rows = self.requests + self.contexts + self.replay
+        self.lengths = [len(e.answer) for e in self.rows]
+        self.pieces = alike([len(e.ids) - 1 for e in self.rows], hparams.micro_batch_size)
+        self.slices = Slices(self.ffn)
+        self.critical: dict[str, Tensor] = {}
+        self.damping: dict[str, Tensor] = {}
+        self.reach: dict[str, Tensor] = {}
+
+    # The edit
+
+    def run(self) -> Rectification:
+        hp = self.hparams
+        history: list[dict[str, float | None]] = []
+        least, last, ridge = math.inf, torch.zeros(()), hp.ridge
+        best: Seen | None = None
+        for step in range(hp.num_steps):
+            seen = self.look()
+            history.append(self.terms(seen.lead))
+            if step == 0:
+                self.choose(seen)
+            lacking = lacks(seen.lead, hp.margin).sum().item()
+            if best is None or lacking < least:
+                least, best, ridge = lacking, seen, max(hp.ridge, ridge / RIDGE_FACTOR)
+            else:  # the last change went further than first order carries: a shorter one instead (Levenberg, Marquardt)
+                self.slices.weight -= last
+                ridge *= RIDGE_FACTOR
+            if lacking == 0 or step == hp.num_steps - 1:
+                break
+            last = self.change(best, ridge)
+            self.slices.weight += last
+        if best is None:
+            raise HyperParamsError(f"num_steps: expected at least 1, got {hp.num_steps}.")
+        LOG.debug("terms by step: %s", history)
+        terms = {name: [step[name] for step in history] for name in history[0]}
+        patch = self.slices.patch()
+        self.memory.add(self.requests, self.subjects, patch, self.inputs(best), hp.memory_size)
+        return Rectification(patch, [NodeSets(self.critical, {})], terms.pop("loss"), terms)
+
+    def terms(self, lead: Tensor) -> dict[str, float | None]:
+        """The request's mean token loss, and the least lead among each kind of rows; None where the model overflowed,
+        after a step that is taken back."""
+        by_row = lead.split(self.lengths)
+        counts = {"request": len(self.requests), "context": len(self.contexts), "replay": len(self.replay)}
+        loss = F.softplus(-torch.cat(by_row[: counts["request"]])).mean().item()
+        found, start = {"loss": loss}, 0
+        for name, n in counts.items():
+            if n:
+                found[f"{name}_lead"] = torch.cat(by_row[start : start + n]).min().item()
+            start += n
+        return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+    def look(self) -> Seen:
+        """Run all rows; the gradient is that of what is asked of each: the sum of its leads, negated."""
+        leads_of: dict[int, Tensor] = {}
+        of_rows: list[Tensor] = []
+        inputs: list[list[Tensor]] = []
+        backward: list[Callable[[], list[Tensor]]] = []
+        for piece in self.pieces:
+            rows = [self.rows[i] for i in piece]
+            batch = collate(rows, self.device)
+            with self.slices.attached(train=False), watch_outputs(self.ffn.modules) as watched:
+                lead = leads(answer_logits(self.model, batch), batch.targets)
+            if not self.critical and not torch.isfinite(lead).all():
+                raise ModelError(
+                    "expected finite logits, got NaN or infinite ones; the model's weights hold such values or "
+                    "overflow in its dtype: load it again, or in float32 or bfloat16."
+                )
+            at = places(rows, batch, self.hparams.write_at)
+            leads_of |= zip(piece, lead.detach().split([self.lengths[i] for i in piece]), strict=True)
+            of_rows.append(torch.tensor(piece)[at.nonzero()[:, 0]])
+            inputs.append([x[at.to(x.device)] for x, _ in watched])
+            wanted = -lead[asked(lead.detach(), rows, self.hparams.margin)].sum()
+            run = partial(gradients_at, wanted, [y for _, y in watched], at)
+            backward.append(run if len(self.pieces) <= HELD else partial(list, run()))
+        return Seen(
+            torch.cat([leads_of[i] for i in range(len(self.rows))]),
+            torch.cat(of_rows),
+            self.ffn.modules,
+            [torch.cat(parts) for parts in zip(*inputs, strict=True)],
+            backward,
+        )
+
+    def change(self, seen: Seen, ridge: float) -> Tensor:
+        """The least change of all nodes [N, D] by which, to first order, no row lacks anything
+        and rows that lack nothing stay as they are."""
+        lacking = torch.stack([part.sum() for part in lacks(seen.lead, self.hparams.margin).split(self.lengths)])
+        writes = []
+        for m in self.ffn.modules:
+            hidden, inner = seen.tokens[m.name]
+            index = self.critical[m.name].to(inner.device)
+            far = self.reach[m.name][index.to(self.reach[m.name].device)] if m.name in self.reach else None
+            writes.append(Writes(m.kind, inner[:, index], hidden, self.damping.get(m.name), far))
+        found = least_change(writes, seen.rows, -OVERSHOOT * lacking.to(self.slices.weight), ridge)
+        return torch.cat([c.to(self.slices.weight) for c in found])
+
+    # Where
+
+    def choose(self, seen: Seen) -> None:
+        """Choose the critical nodes, and learn what a change of them should not react to."""
+        hp = self.hparams
+        if hp.null_space:
+            for key, value in zip(self.ffn.modules[::2], self.ffn.modules[1::2], strict=True):
+                self.reach[key.name] = reach(key, value, self.background)
+        for m in self.ffn.modules:
+            count = hp.num_critical_paths if m.kind == "key" else hp.value_nodes or m.num_nodes
+            scores = module_scores(m, *self.relative(m, *seen.tokens[m.name]), hp.score)
+            self.critical[m.name] = choose_nodes({m.name: scores}, count, 0).critical[m.name].sort().values
+            if hp.null_space:
+                self.damping[m.name] = self.damping_of(m)
+        self.slices.choose(NodeSets(self.critical, {name: torch.empty(0, dtype=torch.long) for name in self.critical}))
+        self.slices.weight.requires_grad_(False)
+
+    def relative(self, m: FFNModule, hidden: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+        """A node counts for what it does here against what it does elsewhere: an activation of a value module against
+        its usual size, a gradient of a key node's against how far the node carries."""
+        if not self.hparams.null_space:
+            return hidden, inner
+        if m.kind == "key":
+            return hidden, inner / self.reach[m.name].to(inner).sqrt()
+        usual = self.background.usual_size(m).to(inner)
+        return hidden, inner / (usual + 0.1 * usual.mean())
+
+    def damping_of(self, m: FFNModule) -> Tensor:
+        """M of `least_change`, factored: from neutral text, and from where earlier edits live."""
+        index = self.critical[m.name]
+        moment = self.background.of_nodes(m, index)
+        earlier = self.memory.moment(m, index, self.others)
+        moment = moment + self.hparams.memory_weight * earlier.to(moment)
+        return damping(moment, self.background.scale(m), self.hparams.null_space)
+
+    def inputs(self, seen: Seen) -> InputMoments:
+        """What the modules saw where the edit wrote, for later edits to leave alone."""
+        moments = InputMoments(sparse=True)
+        own = seen.rows < len(self.requests) + len(self.contexts)
+        for m, x in zip(self.ffn.modules, seen.inputs, strict=True):
+            moments.add(m, x[own.to(x.device)].to(slice_dtype(x.dtype)))
+        return moments
+
+
+def gradients_at(of: Tensor, outputs: Sequence[Tensor], at: Tensor) -> list[Tensor]:
+    """Gradients of a number by some modules' outputs [B, T, out], at the places [B, T] that are true."""
+    return [g[at.to(g.device)] for g in torch.autograd.grad(of, outputs)]
+
+
+def in_layers(ffn: FFNMap, hparams: PaCKEPlusHyperParams) -> FFNMap:
+    """The modules that the edit may touch."""
+    last = max(m.layer for m in ffn.modules)
+    for layer in hparams.layers or ():
+        if not 0 <= layer <= last:
+            raise HyperParamsError(f"layers: expected numbers from 0 to {last} for this model, got {layer}.")
+    wanted = max(hparams.num_critical_paths, hparams.value_nodes or 0)
+    if wanted > ffn.num_nodes:
+        raise ModelError(
+            f"num_critical_paths, value_nodes: expected at most the model's {ffn.num_nodes} nodes a module, "
+            f"got {wanted}; lower it."
+        )
+    if not hparams.layers:
+        return ffn
+    return FFNMap(tuple(m for m in ffn.modules if m.layer in hparams.layers), ffn.hidden_size)

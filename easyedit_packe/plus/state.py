@@ -1,0 +1,247 @@
+"""What PaCKE+ knows of a model: what is usual for it, and which edits it holds.
+
+The state belongs to the model. It hangs on it, moves with a copy of it, and is no part of any configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..model.bits import bits, digest_of
+from ..model.ffn import FFNModule
+from ..patch import WeightPatch
+from ..patch.watchers import watchers
+from ..requests import Encoded
+from .background import Background
+from .moments import InputMoments
+
+AWAY = 8
+"""Edits that are not in force and still known."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How to see that an edit is in force at one parameter: its nodes [k], and a checksum of each one's value [k]."""
+
+    axis: int
+    index: Tensor
+    sums: Tensor
+
+    def read(self, parameter: Tensor) -> Tensor:
+        """What the checksums [k] would be now."""
+        found = parameter.detach().index_select(self.axis, self.index.to(parameter.device))
+        return checksums(found.movedim(self.axis, 0))
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One call's edit, as far as later calls need it.
+
+    Attributes:
+        name: a digest of its new values; its patch, and every patch that holds it, has it in `info["edits"]`.
+        requests: what it was made for.
+        marks: by parameter name.
+        inputs: what the modules saw where the edit wrote.
+        subjects: of the requests, where they are known.
+    """
+
+    name: str
+    requests: list[Encoded]
+    marks: dict[str, Mark]
+    inputs: InputMoments = field(default_factory=lambda: InputMoments(sparse=True))
+    subjects: frozenset[str] = frozenset()
+
+
+class EditMemory:
+    """The edits that a model holds, and the background of all of them.
+
+    It never trusts that an edit is still there: before each call it compares the nodes that the edit touched with what
+    the model holds, and leaves out edits that were rolled back. So it serves EasyEdit's single edits, which are rolled
+    back one by one, and consecutive ones alike. The last few of those stay known: a patch may be put on again. Where
+    an edit is taken out from among others (`EditStack.revert`), shared nodes get values that no edit has written: it
+    is told of that, and takes note of them.
+
+    Attributes:
+        edits: those in force, oldest first.
+        away: those that are not.
+        background: what is usual for the model.
+    """
+
+    def __init__(self) -> None:
+        self.edits: list[Edit] = []
+        self.away: list[Edit] = []
+        self.background = Background()
+        self._sums: dict[str, tuple[Tensor, list[Edit], Tensor]] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EditMemory:
+        """For a copy of the model. Edits and background never change, so both models look at the same ones."""
+        copied = EditMemory()
+        copied.edits, copied.away, copied.background = list(self.edits), list(self.away), self.background
+        return copied
+
+    @classmethod
+    def of(cls, model: nn.Module) -> EditMemory:
+        """The model's own, with just the edits that it holds."""
+        known = watchers(model)
+        memory = next((w for w in known if isinstance(w, cls)), None)
+        if memory is None:
+            memory = cls()
+            known.append(memory)
+        memory.compare(model)
+        return memory
+
+    def add(
+        self,
+        requests: Sequence[Encoded],
+        subjects: Iterable[str],
+        patch: WeightPatch,
+        inputs: InputMoments,
+        limit: int,
+    ) -> None:
+        """Remember an edit, unless it changes nothing; beyond `limit` the oldest ones are dropped."""
+        if not any(s.change.any() for s in patch.slices.values()):
+            return
+        name = digest_of((n, s.new) for n, s in sorted(patch.slices.items()))[:16]
+        weights = {n: s for n, s in patch.slices.items() if n.endswith(".weight")}
+        marks = {n: Mark(s.axis, s.index.cpu(), checksums(s.new)) for n, s in weights.items()}
+        patch.info["edits"] = [name]
+        edit = Edit(name, list(requests), marks, inputs, frozenset(subjects))
+        self.away = [e for e in self.away if e.name != name]
+        self.edits = [*self.edits, edit][-limit:] if limit else []
+
+    def about_others(self, subjects: Iterable[str]) -> list[Edit]:
+        """Earlier edits of other subjects; a new fact of the same one has to be written where the old one lives."""
+        return [e for e in self.edits if e.subjects.isdisjoint(subjects)]
+
+    def also_about(self, subjects: Iterable[str], requests: Sequence[Encoded]) -> list[Encoded]:
+        """Earlier requests about these subjects, oldest first, apart from those whose very prompt is asked anew."""
+        asked = {e.prompt for e in requests}
+        found: dict[tuple[int, ...], Encoded] = {}
+        for edit in self.edits:
+            if not edit.subjects.isdisjoint(subjects):
+                found |= {e.prompt: e for e in edit.requests if e.prompt not in asked}
+        return list(found.values())
+
+    def moment(self, m: FFNModule, index: Tensor, edits: Sequence[Edit]) -> Tensor:
+        """Sum over some of the edits of what a change of the nodes `index` reacts to there, [D, D] or [k, k].
+
+        The sum over all is kept and only added to, in the edits' order, so that it does not depend on when it is asked
+        for; the edits that are not meant, few, are taken off.
+        """
+        nodes, summed, total = self._sums.get(m.name, (index, [], torch.zeros((), device=m.weight.device)))
+        begun = len(summed) <= len(self.edits) and all(a is b for a, b in zip(summed, self.edits, strict=False))
+        if not (begun and (m.kind == "key" or torch.equal(nodes, index))):
+            summed, total = [], torch.zeros((), device=m.weight.device)
+        for edit in self.edits[len(summed) :]:
+            total = total + edit.inputs.of_nodes(m, index) if m.name in edit.inputs.counts else total
+        self._sums[m.name] = (index, list(self.edits), total)
+        for edit in self.edits:
+            if m.name in edit.inputs.counts and not any(edit is e for e in edits):
+                total = total - edit.inputs.of_nodes(m, index)
+        return total
+
+    # Which edits are in force
+
+    def compare(self, model: nn.Module) -> None:
+        """Tell the edits that are in force from those whose nodes, apart from the ones that a later edit in force
+        touched as well, hold other values."""
+        parameters = dict(model.named_parameters())
+        kept: list[Edit] = []
+        away: list[Edit] = []
+        covered: dict[str, Tensor] = {}
+        for edit in reversed([*self.edits, *self.away]):  # one that comes back is the newest
+            if all(_holds(mark, parameters.get(n), covered.get(n)) for n, mark in edit.marks.items()):
+                kept.insert(0, edit)
+                for name, mark in edit.marks.items():
+                    covered[name] = torch.cat([covered.get(name, mark.index), mark.index]).unique()
+            else:
+                away.insert(0, edit)
+        self.edits, self.away = kept, away[-AWAY:]
+
+    @contextmanager
+    def taking_out(self, model: nn.Module, patch: WeightPatch) -> Iterator[None]:
+        """See `patch.watchers`: the patch's edits are forgotten, the others keep what their nodes hold afterwards."""
+        self.compare(model)
+        yield
+        parameters = dict(model.named_parameters())
+        gone = set(patch.info.get("edits", ()))
+        self.away = [*self.away, *(e for e in self.edits if e.name in gone)][-AWAY:]
+        self.edits = [_marked_anew(e, patch, parameters) for e in self.edits if e.name not in gone]
+
+    # On disk, with the model's weights, so that a sequence of edits can go on in another process
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything, by name, as `safetensors` saves it."""
+        found = self.background.tensors()
+        for i, edit in enumerate(self.edits):
+            for j, e in enumerate(edit.requests):
+                places = torch.tensor([e.answer_start, *(e.subject or ())])
+                found |= {f"edit|{i}|ids|{j}": e.ids, f"edit|{i}|places|{j}": places}
+            for name, mark in edit.marks.items():
+                found |= {f"edit|{i}|index|{name}": mark.index, f"edit|{i}|checksums|{name}": mark.sums}
+                found[f"edit|{i}|axis|{name}"] = torch.tensor(mark.axis)
+            found[f"edit|{i}|text|name"] = _as_bytes(edit.name)
+            found[f"edit|{i}|text|subjects"] = _as_bytes("\n".join(sorted(edit.subjects)))
+            found |= {f"edit|{i}|inputs|{k}": t for k, t in edit.inputs.tensors().items()}
+        return found
+
+    @classmethod
+    def restore(cls, model: nn.Module, tensors: Mapping[str, Tensor]) -> EditMemory:
+        """Make the state that `tensors` was taken from that of a model that holds its edits."""
+        devices = {n.removesuffix(".weight"): p.device for n, p in model.named_parameters() if n.endswith(".weight")}
+        memory = cls.of(model)
+        memory._sums.clear()
+        memory.background = Background.load(tensors, devices)
+        parts: dict[int, dict[str, dict[str, Tensor]]] = {}
+        for key, t in tensors.items():
+            if key.startswith("edit|"):
+                _, i, kind, name = key.split("|", 3)
+                parts.setdefault(int(i), {}).setdefault(kind, {})[name] = t
+        memory.edits = [_read_edit(part, devices) for _, part in sorted(parts.items())]
+        return memory
+
+
+def _read_edit(part: dict[str, dict[str, Tensor]], devices: Mapping[str, torch.device]) -> Edit:
+    requests = []
+    for j, ids in sorted(part["ids"].items(), key=lambda item: int(item[0])):
+        start, *subject = part["places"][j].tolist()
+        requests.append(Encoded(ids, start, (subject[0], subject[1]) if subject else None))
+    marks = {n: Mark(int(part["axis"][n]), index, part["checksums"][n]) for n, index in part["index"].items()}
+    text = {name: bytes(t.tolist()).decode() for name, t in part["text"].items()}
+    subjects = frozenset(text["subjects"].split("\n") if text["subjects"] else ())
+    inputs = InputMoments(sparse=True)
+    inputs.load(part.get("inputs", {}), devices)
+    return Edit(text["name"], requests, marks, inputs, subjects)
+
+
+def _as_bytes(text: str) -> Tensor:
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def _holds(mark: Mark, parameter: Tensor | None, covered: Tensor | None) -> bool:
+    if parameter is None:
+        return False
+    free = slice(None) if covered is None else ~torch.isin(mark.index, covered)
+    return torch.equal(mark.read(parameter)[free], mark.sums[free])
+
+
+def _marked_anew(edit: Edit, patch: WeightPatch, parameters: Mapping[str, Tensor]) -> Edit:
+    """The edit, whose marks at the nodes of `patch` are what the model holds there now."""
+    marks = dict(edit.marks)
+    for name, mark in edit.marks.items():
+        if name in patch.slices:
+            touched = torch.isin(mark.index, patch.slices[name].index.cpu())
+            marks[name] = replace(mark, sums=torch.where(touched, mark.read(parameters[name]), mark.sums))
+    return replace(edit, marks=marks)
+
+
+def checksums(values: Tensor) -> Tensor:
+    """One number for each node's bits [k], int64: equal for equal bits, different for practically all others."""
+    rows = bits(values).flatten(1).long().cpu()
+    return (rows * (2 * torch.arange(rows.shape[1]) + 1)).sum(1)

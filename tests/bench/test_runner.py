@@ -1,0 +1,367 @@
+"""Whole benchmark runs on a tiny model: what is measured, resumed, refused and restored."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from easyedit_packe.bench.editors import EDITORS, BenchError, find_editor
+from easyedit_packe.bench.report import find_runs, markdown, tidy
+from easyedit_packe.bench.runner import plan, run
+from easyedit_packe.bench.settings import Settings
+
+from ..conftest import make_model, make_tokenizer
+
+PACKE = Path(sys.executable).parent / "packe"
+SUBJECTS = ["Omar", "Anna Berg", "Grey Tides", "Ivo Marsh"]
+TARGETS = ["the piano", "Bergen", "Ivo Marsh", "violin"]
+PLUS = """alg_name: PaCKE+
+write_at: subject
+num_critical_paths: 3
+num_steps: 3
+prefix_contexts: 1
+subject_contexts: 2
+null_space: 1
+memory_size: 4
+replay: 2
+"""
+HPARAMS = "alg_name: PaCKE\nnum_critical_paths: 3\nlr: 1e-2\nnum_steps: 4\n"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A tiny model in a folder, a data file of eight records, and hyper-parameters."""
+    folder = tmp_path_factory.mktemp("world")
+    make_model("llama").save_pretrained(folder / "tiny")
+    make_tokenizer().save_pretrained(folder / "tiny")
+    records = [
+        {
+            "subject": SUBJECTS[i % 4], "src": f"Who wrote {SUBJECTS[i % 4]}", "alt": TARGETS[(i + i // 4) % 4],
+            "rephrase": f"{SUBJECTS[i % 4]} is wrote", "answers": ["Oslo"], "loc": "nq question: Who plays",
+            "loc_ans": "violin", "cond": "",
+        }
+        for i in range(8)
+    ]  # fmt: skip
+    (folder / "zsre_mend_eval.json").write_text(json.dumps(records))
+    (folder / "h.yaml").write_text(HPARAMS)
+    return folder
+
+
+@pytest.fixture
+def settings(world, tmp_path):
+    def settings(**changes):
+        base = {
+            "model": str(world / "tiny"), "data_dir": str(world), "hparams_file": str(world / "h.yaml"), "n": 4,
+            "out": str(tmp_path / "runs"), "device": "cpu",
+        }  # fmt: skip
+        return Settings.from_dict(base | changes)
+
+    return settings
+
+
+def rows(folder, name):
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def test_plans():
+    assert plan("single", range(3)).calls == [[0], [1], [2]]
+    batch = plan("batch", range(5), batch_size=2)
+    assert (batch.calls, batch.rollback, batch.measure_after) == ([[0, 1], [2, 3], [4]], True, {1, 2, 3})
+    consecutive = plan("consecutive", range(5), curve=[1, 3])
+    assert (len(consecutive.calls), consecutive.rollback, consecutive.measure_after) == (5, False, {1, 3, 5})
+    assert plan("epochs", range(5)).calls == [[0, 1, 2, 3, 4]]
+
+
+def test_single_is_easyedits_own_figure(settings, found):
+    """The same numbers as `BaseEditor.edit`, which measures after each edit and rolls back."""
+    from easyeditor import BaseEditor
+
+    from easyedit_packe import PaCKEHyperParams
+    from easyedit_packe.bench.data import read_records
+    from easyedit_packe.bench.through_easyedit import edit_records
+    from easyedit_packe.model.load import LoadedModel
+
+    s = settings()
+    cases = rows(run(s), "cases.jsonl")
+    hparams = PaCKEHyperParams.from_hparams(s.hparams_file)
+    hparams.device, hparams.model_name = "cpu", LoadedModel("tiny", make_model("llama"), make_tokenizer("left"))
+    theirs = edit_records(BaseEditor.from_hparams(hparams), read_records(s.data_file, "ZsRE", 4))
+    for mine, other in zip(cases, theirs, strict=True):
+        post = other["post"]
+        assert mine["easyedit"]["efficacy"] == pytest.approx(post["rewrite_acc"][0])
+        assert mine["easyedit"]["generality"] == pytest.approx(post["rephrase_acc"][0])
+        assert mine["easyedit"]["locality"] == pytest.approx(post["locality"]["neighborhood_acc"][0])
+
+
+@pytest.mark.parametrize("protocol", ["single", "batch", "consecutive", "epochs"])
+def test_every_protocol_measures_every_record_once(settings, protocol):
+    folder = run(settings(protocol=protocol, batch_size=3))
+    assert [c["case_id"] for c in rows(folder, "cases.jsonl")] == [0, 1, 2, 3]
+    edits = rows(folder, "edits.jsonl")
+    assert [i for e in edits for i in e["case_ids"]] == [0, 1, 2, 3]
+    assert all(e["weights_changed"] > 0 and e["seconds"] > 0 for e in edits)
+    about = json.loads((folder / "run.json").read_text())
+    assert about["identity"]["hparams"]["num_critical_paths"] == 3
+    assert about["easyedit"].startswith("EasyEdit")
+    assert about["versions"]["torch"] == torch.__version__
+    assert not (folder / "state.safetensors").exists()
+
+
+def test_consecutive_edits_stay_and_single_edits_do_not(settings):
+    single = rows(run(settings()), "edits.jsonl")
+    consecutive = rows(run(settings(protocol="consecutive", curve=[1, 2])), "edits.jsonl")
+    assert single[0]["weights_changed"] == consecutive[0]["weights_changed"]
+    assert consecutive[3]["weights_changed"] > 1.5 * single[3]["weights_changed"]
+
+
+def test_a_curve_is_measured_on_the_way(settings):
+    folder = run(settings(protocol="consecutive", curve=[1, 2]))
+    after = [(c["after"], c["case_id"]) for c in rows(folder, "cases.jsonl")]
+    assert after == [(1, 0), (2, 0), (2, 1), (4, 0), (4, 1), (4, 2), (4, 3)]
+    assert "On the way" in markdown(find_runs([folder]))
+
+
+def test_the_unedited_model_is_measured_once(settings):
+    folder = run(settings())
+    unedited = folder.parent.parent / "unedited"
+    before = (unedited / "cases.jsonl").read_bytes()
+    run(settings(seed=2))
+    assert (unedited / "cases.jsonl").read_bytes() == before
+
+
+def test_a_longer_run_goes_on_in_the_same_folder(settings):
+    folder = run(settings(n=2))
+    first = (folder / "cases.jsonl").read_bytes()
+    assert run(settings(n=4)) == folder
+    assert (folder / "cases.jsonl").read_bytes().startswith(first)
+    assert len(rows(folder, "cases.jsonl")) == 4
+    assert len(find_runs([folder])) == 1
+
+
+def test_a_folder_never_mixes_two_runs(settings):
+    run(settings(n=1))
+    with pytest.raises(Exception, match=r"holds another run \(hparams: .*label=NAME"):
+        run(settings(n=1, hparams={"lr": 1e-3}))
+    assert run(settings(n=1, hparams={"lr": 1e-3}, label="slow")).name == "PaCKE-seed42-slow"
+
+
+def test_what_an_editor_refuses_is_listed_counted_and_measured(settings, monkeypatch):
+    from easyedit_packe.bench import runner as protocols
+
+    real = protocols.apply_function
+
+    def failing(name):
+        apply = real(name)
+
+        def call(model, tok, requests, hparams, **kwargs):
+            if requests[0]["case_id"] == 1:
+                next(model.parameters()).data.add_(1.0)  # fails half way
+                raise ValueError("no such thing")
+            return apply(model, tok, requests, hparams, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(protocols, "apply_function", failing)
+    for protocol in ("single", "consecutive"):
+        folder = run(settings(protocol=protocol))
+        (one,) = find_runs([folder])
+        assert one.refused == {"1": "ValueError: no such thing"}
+        assert len(one.final) == 4
+        if protocol == "single":  # as the unedited model
+            assert one.edits[1]["weights_changed"] == 0
+            assert one.final[1]["easyedit"]["efficacy"] == one.unedited[1]["easyedit"]["efficacy"]
+        else:  # the edit before it is still there, and nothing of the failed one
+            assert one.edits[1]["weights_changed"] == one.edits[0]["weights_changed"]
+
+
+def test_an_editor_sees_no_test_information(settings, monkeypatch):
+    from easyedit_packe.bench import runner as protocols
+
+    real, seen = protocols.apply_function, []
+
+    def watching(name):
+        def call(model, tok, requests, hparams, **kwargs):
+            seen.extend(requests)
+            return real(name)(model, tok, requests, hparams, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(protocols, "apply_function", watching)
+    run(settings(n=2))
+    assert [set(r) for r in seen] == [{"case_id", "prompt", "target_new", "ground_truth", "subject"}] * 2
+
+
+def test_random_state_is_left_alone(settings):
+    torch.manual_seed(5)
+    before = torch.get_rng_state(), random.getstate()
+    run(settings(n=1))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"editor": "PACE"}, "did you mean 'PaCKE'"),
+        ({"data": "zsr"}, "did you mean 'zsre'"),
+        ({"protocol": "consecutiv"}, "did you mean 'consecutive'"),
+        ({"model": "smollm2-135"}, "did you mean 'smollm2-135m'"),
+        ({"data_dir": "/nowhere"}, "is no file and holds none of"),
+        ({"n": 0}, "at least 1"),
+        ({"curve": [9], "protocol": "consecutive"}, "from 1 to n"),
+        ({"editr": "ROME"}, "did you mean 'editor'"),
+        ({"hparams": {"learning_rate": 1}}, "no hyper-parameter 'learning_rate'"),
+        ({"editor": "ROME", "protocol": "batch"}, "its closed form writes one fact at a time; editors that have it"),
+    ],
+)
+def test_errors_name_what_is_near(settings, changes, message):
+    with pytest.raises(Exception, match=message) as e:
+        run(settings(**changes))
+    assert type(e.value).__module__.startswith("easyedit_packe")
+
+
+def test_a_mistyped_data_file_names_the_nearest(settings, world):
+    with pytest.raises(Exception, match=r"did you mean 'zsre_mend_eval\.json'"):
+        settings(data_dir=str(world / "zsre_mend_evl.json"))
+
+
+def test_editors_in_any_case():
+    assert find_editor("packe+").name == "PaCKE+"
+    assert {"FT-C", "ROME", "R-ROME", "KN", "MEMIT", "PMET", "EMMET", "AlphaEdit", "LoRA", "PRUNE", "RECT"} < set(
+        EDITORS
+    )
+    with pytest.raises(BenchError, match="did you mean 'ROME'"):
+        find_editor("rom")
+
+
+@pytest.fixture
+def baseline(world, tmp_path, monkeypatch):
+    """Settings of any editor on the tiny model, with statistics in a cache of its own."""
+    import dataclasses
+
+    import yaml
+
+    from easyedit_packe.easyedit.statistics import compute_stats
+    from easyedit_packe.model.load import load
+
+    from ..baselines.test_baselines import settings as tiny_settings
+
+    monkeypatch.setenv("PACKE_CACHE", str(tmp_path / "cache"))
+    compute_stats(*load(str(world / "tiny")), tokens=2000, length=20)
+
+    def baseline(name, **changes):
+        path = tmp_path / f"{name}.yaml"
+        if name == "PaCKE+":
+            path.write_text(PLUS)
+        else:
+            hparams = tiny_settings("FT" if name == "FT-C" else name)
+            path.write_text(yaml.safe_dump(dataclasses.asdict(hparams)))
+        base = {
+            "model": str(world / "tiny"), "data_dir": str(world), "hparams_file": str(path), "n": 4, "editor": name,
+            "out": str(tmp_path / "runs"), "device": "cpu", "generation": False,
+        }  # fmt: skip
+        return Settings.from_dict(base | changes)
+
+    return baseline
+
+
+@pytest.mark.parametrize("name", [n for n in EDITORS if not n.startswith("PaCKE")])
+def test_every_editor_runs_through_the_benchmark(baseline, name):
+    for protocol in ("single", "batch"):
+        if protocol in EDITORS[name].cannot:
+            continue
+        (one,) = find_runs([run(baseline(name, protocol=protocol))])
+        assert (len(one.final), one.refused) == (4, {})
+        assert all(e["weights_changed"] > 0 for e in one.edits)
+
+
+@pytest.mark.parametrize("name", ["AlphaEdit", "PRUNE", "PaCKE+"])
+def test_what_an_editor_carries_is_resumed_with_it(baseline, name, monkeypatch):
+    from easyedit_packe.bench import runner as protocols
+
+    whole = rows(run(baseline(name, protocol="consecutive", n=5)), "cases.jsonl")
+    real, calls = protocols.apply_function, []
+
+    def stopping(alg_name):
+        def call(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            return real(alg_name)(*args, **kwargs)
+
+        return call
+
+    broken = baseline(name, protocol="consecutive", n=5, checkpoint_every=2, label="broken")
+    with monkeypatch.context() as patch:
+        patch.setattr(protocols, "apply_function", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(broken)
+    folder = run(broken)
+    assert rows(folder, "cases.jsonl") == whole
+    assert [e["call"] for e in rows(folder, "edits.jsonl")] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["AlphaEdit", "MEMIT"])
+def test_runs_in_one_process_do_not_touch_each_other(baseline, name):
+    first = rows(run(baseline(name, share=False)), "cases.jsonl")
+    run(baseline(name, protocol="consecutive", share=False))
+    again = run(baseline(name, label="again", share=False))
+    assert rows(again, "cases.jsonl") == first
+
+
+def test_shared_targets_change_no_figure_and_hide_no_time(baseline):
+    alone = run(baseline("MEMIT", share=False, label="alone"))
+    first = run(baseline("MEMIT"))
+    second = run(baseline("PRUNE"))  # looks for the same vectors
+    assert rows(first, "cases.jsonl") == rows(alone, "cases.jsonl")
+    computed = [e["seconds"] for e in rows(first, "edits.jsonl")]
+    assert all(e["seconds"] > s / 3 for e, s in zip(rows(second, "edits.jsonl"), computed, strict=True))
+
+
+def test_missing_statistics_name_the_command(baseline, tmp_path, monkeypatch):
+    monkeypatch.setenv("PACKE_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(Exception, match="packe stats --model"):
+        run(baseline("MEMIT"))
+
+
+@pytest.mark.parametrize("protocol", ["single", "consecutive"])
+def test_killed_five_times_the_report_is_the_same(world, tmp_path, protocol):
+    """SIGKILL at random moments, then the same command again: the report of a run that was never killed."""
+
+    def command(out):
+        settings = {
+            "model": world / "tiny", "data_dir": world, "hparams_file": world / "h.yaml", "n": 8, "device": "cpu",
+            "protocol": protocol, "out": out, "checkpoint_every": 2,
+        }  # fmt: skip
+        return [str(PACKE), "bench", *(f"{k}={v}" for k, v in settings.items())]
+
+    def size(out):
+        return sum(p.stat().st_size for p in Path(out).rglob("*.jsonl"))
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run(command(tmp_path / "whole"), check=True, **quiet)
+    chance, kills, out = random.Random(7), 0, tmp_path / "killed"
+    for _ in range(5):
+        before = size(out)
+        process = subprocess.Popen(command(out), **quiet)
+        while process.poll() is None and size(out) == before:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        for path in out.rglob("cases.jsonl"):  # and what a kill within a write leaves
+            with path.open("ab") as f:
+                f.write(b'{"case_id": 7, "aft')
+    subprocess.run(command(out), check=True, **quiet)
+    assert kills >= 3
+    killed, whole = tidy(find_runs([out])), tidy(find_runs([tmp_path / "whole"]))
+    assert killed.to_csv(index=False) == whole.to_csv(index=False)
+    assert len(rows(next(out.rglob("PaCKE*")), "cases.jsonl")) == 8

@@ -1,0 +1,132 @@
+"""The exported adapter is the edit: same logits, same merged weights, in plain PEFT."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+
+from easyedit_packe import PaCKEHyperParams, WeightPatch, compute_patch
+from easyedit_packe.errors import PatchError
+from easyedit_packe.patch.slice import Slice
+
+from ..conftest import REQUESTS, make_model, make_tokenizer
+
+HP = PaCKEHyperParams(num_critical_paths=4, lr=2e-2, num_steps=6)
+
+
+def ids():
+    return make_tokenizer()(REQUESTS[2]["prompt"], return_tensors="pt").input_ids
+
+
+def load_adapter(model, folder, **options):
+    from peft import PeftModel
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loaded = PeftModel.from_pretrained(model, folder, **options)
+    bad = [str(w.message) for w in caught if "missing" in str(w.message) or "unexpected" in str(w.message)]
+    assert bad == []
+    return loaded.eval()
+
+
+@torch.no_grad()
+def logits(model):
+    return model(ids()).logits
+
+
+@pytest.mark.parametrize("value_bias", ["frozen", "trained"])
+def test_same_logits_and_same_merged_weights(architecture, value_bias, tmp_path):
+    model = make_model(architecture)
+    hp = PaCKEHyperParams(**{**HP.to_dict(), "value_bias": value_bias})
+    patch = compute_patch(model, make_tokenizer(), REQUESTS, hp)
+    edited = copy.deepcopy(model)
+    patch.apply(edited)
+    adapter = patch.to_lora()
+    assert set(adapter.errors.values()) == {0.0}
+    loaded = load_adapter(copy.deepcopy(model), adapter.save(tmp_path))
+    assert (logits(model) - logits(edited)).abs().max() > 0.1
+    torch.testing.assert_close(logits(loaded), logits(edited), rtol=0, atol=2e-5)
+    merged = loaded.merge_and_unload()
+    for (name, p), q in zip(edited.named_parameters(), merged.parameters(), strict=True):
+        torch.testing.assert_close(p.data, q.data, rtol=0, atol=1e-6, msg=name)
+
+
+def test_ranks_follow_the_nodes_of_each_module(tmp_path):
+    model = make_model("llama")
+    hp = PaCKEHyperParams(**{**HP.to_dict(), "retrace_every": 2})  # modules end with different numbers of nodes
+    patch = compute_patch(model, make_tokenizer(), REQUESTS, hp)
+    adapter = patch.to_lora()
+    for name, s in patch.slices.items():
+        module = name.removesuffix(".weight")
+        rank = adapter.config["rank_pattern"].get(module, adapter.config["r"])
+        assert rank == len(s.index) == len(adapter.tensors[f"base_model.model.{module}.lora_A.weight"])
+    assert adapter.config["rank_pattern"]
+    edited = copy.deepcopy(model)
+    patch.apply(edited)
+    loaded = load_adapter(copy.deepcopy(model), adapter.save(tmp_path / "a"))
+    torch.testing.assert_close(logits(loaded), logits(edited), rtol=0, atol=2e-5)
+    uniform = patch.to_lora(uniform=True)
+    assert uniform.config["rank_pattern"] == {}
+    assert {t.shape[0 if "lora_A" in n else 1] for n, t in uniform.tensors.items()} == {uniform.config["r"]}
+    loaded = load_adapter(copy.deepcopy(model), uniform.save(tmp_path / "b"))
+    torch.testing.assert_close(logits(loaded), logits(edited), rtol=0, atol=2e-5)
+
+
+def test_several_edits_as_several_adapters(tmp_path):
+    model = make_model("gptj")
+    base = logits(model)
+    patches = [compute_patch(model, make_tokenizer(), [r], HP) for r in REQUESTS[:2]]
+    expected = []
+    for i, patch in enumerate(patches):
+        patch.to_lora().save(tmp_path / str(i))
+        patch.apply(model)
+        expected.append(logits(model))
+        patch.revert(model)
+    loaded = load_adapter(model, tmp_path / "0", adapter_name="first")
+    loaded.load_adapter(tmp_path / "1", adapter_name="second")
+    for name, want in zip(("first", "second", "first"), (*expected, expected[0]), strict=True):
+        loaded.set_adapter(name)
+        torch.testing.assert_close(logits(loaded), want, rtol=0, atol=2e-5)
+    with loaded.disable_adapter():
+        torch.testing.assert_close(logits(loaded), base, rtol=0, atol=1e-6)
+
+
+def test_a_capped_rank_is_the_best_approximation_and_says_its_error(tmp_path):
+    model = make_model("gpt2")
+    patch = compute_patch(model, make_tokenizer(), REQUESTS, HP)
+    adapter = patch.to_lora(max_rank=2)
+    for name, s in patch.slices.items():
+        if name.endswith("bias"):
+            continue
+        module = name.removesuffix(".weight")
+        a = adapter.tensors[f"base_model.model.{module}.lora_A.weight"]
+        b = adapter.tensors[f"base_model.model.{module}.lora_B.weight"]
+        full = torch.zeros(s.shape)
+        s.write(full, s.change)
+        error = ((b @ a).T - full).norm() / full.norm()  # Conv1D stores [in, out]
+        sigma = torch.linalg.svdvals(full)
+        assert error == pytest.approx((sigma[2:].norm() / sigma.norm()).item(), abs=1e-5)
+        assert adapter.errors[module] == pytest.approx(error.item(), abs=1e-5)
+    load_adapter(model, adapter.save(tmp_path))
+    with pytest.raises(PatchError, match="at least 1"):
+        patch.to_lora(max_rank=0)
+
+
+def test_what_lora_cannot_hold_is_refused():
+    s = Slice(0, torch.tensor([0]), torch.zeros(1), torch.ones(1), 4)
+    for slices, message in [
+        ({}, "nothing to export"),
+        ({"model.norm.weight": s}, "linear weights"),
+        (
+            {
+                "model.fc.bias": s,
+                "model.up.weight": Slice(0, torch.tensor([0]), torch.zeros(1, 2), torch.ones(1, 2), 4),
+            },
+            "bias",
+        ),
+    ]:
+        with pytest.raises(PatchError, match=message):
+            WeightPatch(slices, {"model_type": "llama"}).to_lora()
+    with pytest.raises(PatchError, match="architecture"):
+        WeightPatch({}, {"model_type": "opt"}).to_lora()

@@ -1,0 +1,52 @@
+"""The least change, against dense linear algebra."""
+
+import torch
+
+from easyedit_packe.plus.least_change import Writes, least_change
+from easyedit_packe.plus.moments import damping
+
+
+def random_writes(seed=0, tokens=7):
+    g = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    writes = []
+    for kind, k, d in (("key", 3, 5), ("value", 4, 5)):
+        size = d if kind == "key" else k
+        x = normal(30, size)
+        damped = damping(x.T @ x / 30, torch.tensor(0.5, dtype=torch.float64), 4.0)
+        reach = normal(k).exp() if kind == "key" else None
+        writes.append(Writes(kind, normal(tokens, k), normal(tokens, d), damped, reach))
+    return writes
+
+
+def test_the_least_change_by_dense_linear_algebra():
+    """Minimise the quadratic form subject to the rows' equations, written out with full matrices."""
+    writes, rows = random_writes(), torch.tensor([0, 0, 1, 1, 1, 2, 2])
+    wanted = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    found = least_change(writes, rows, wanted, ridge=1e-12)
+    jacobian, form = [], []
+    for w in writes:
+        per_token = w.nodes[:, :, None] * w.hidden[:, None, :]
+        of_rows = torch.zeros(3, *per_token.shape[1:], dtype=torch.float64).index_add(0, rows, per_token)
+        jacobian.append(of_rows.reshape(3, -1))
+        d = w.hidden.shape[1]
+        m = w.damping @ w.damping.T
+        form.append(torch.kron(w.reach.diag(), m) if w.kind == "key" else torch.kron(m, torch.eye(d).to(m)))
+    jacobian, form = torch.cat(jacobian, 1), torch.block_diag(*form)
+    inverse = torch.linalg.inv(form)
+    dense = inverse @ jacobian.T @ torch.linalg.solve(jacobian @ inverse @ jacobian.T, wanted)
+    flat = torch.cat([c.reshape(-1) for c in found])
+    torch.testing.assert_close(flat, dense, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(jacobian @ flat, wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_a_row_that_nothing_can_move_asks_for_nothing():
+    writes, rows = random_writes(), torch.tensor([0, 0, 0, 0, 2, 2, 2])
+    wanted = torch.tensor([1.0, 5.0, 0.5], dtype=torch.float64)
+    with_it = least_change(writes, rows, wanted, 0.01)
+    without = least_change(writes, torch.where(rows == 2, 1, 0), wanted[[0, 2]], 0.01)
+    for a, b in zip(with_it, without, strict=True):
+        torch.testing.assert_close(a, b)

@@ -1,0 +1,103 @@
+"""Moments, damping and reach, by hand."""
+
+import torch
+
+from easyedit_packe.model.ffn import FFNMap
+from easyedit_packe.plus.moments import InputMoments, damping, reach
+
+from ..conftest import make_model
+
+
+def test_damping_solves_the_ridge_problem():
+    """Ridge regression: the u with x* . u = 1 that reacts least to X is in direction (I + s X^T X)^-1 x*."""
+    torch.manual_seed(0)
+    x, own = torch.randn(40, 6, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    moment = x.T @ x / len(x)
+    scale, strength = moment.diagonal().mean(), 5.0
+    u = torch.cholesky_solve(own[:, None], damping(moment, scale, strength))[:, 0]
+    u = u / (own @ u)
+
+    def cost(v):
+        return v @ v + strength / scale * (x @ v).square().mean()
+
+    for _ in range(20):
+        step = torch.randn(6, dtype=torch.float64) * 0.1
+        other = u + step - own * (own @ step) / (own @ own)
+        assert cost(other) >= cost(u)
+    assert torch.equal(damping(moment, scale, 0.0), torch.eye(6, dtype=torch.float64))
+
+
+def test_damping_survives_single_precision():
+    """A direction so much stronger than the identity that their sum loses it."""
+    factor = damping(1e8 * torch.ones(3, 3), torch.tensor(1.0), 1.0)
+    torch.testing.assert_close(factor[-1, -1], torch.tensor(1.5**0.5))  # 1 + 1e8 * (1 - 2e8 / (2e8 + 1))
+
+
+def test_moments_of_key_and_value_inputs(architecture):
+    model = make_model(architecture)
+    ids = torch.randint(2, 12, (2, 5), generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    ffn = FFNMap.of(model)
+    seen = {}
+    handles = [
+        m.module.register_forward_hook(lambda _, args, __, n=m.name: seen.update({n: args[0]})) for m in ffn.modules
+    ]
+    dense, sparse = InputMoments(), InputMoments(sparse=True)
+    with torch.no_grad(), dense.watching(ffn.modules, mask), sparse.watching(ffn.modules, mask):
+        model(input_ids=ids, attention_mask=mask)
+    for h in handles:
+        h.remove()
+    index = torch.tensor([3, 7])
+    for m in ffn.modules:
+        x = torch.cat([seen[m.name][0], seen[m.name][1, :3]])
+        usual = x.square().mean(0).sqrt()
+        x = x if m.kind == "key" else x[:, index]
+        for moments, tolerance in ((dense, 1e-5 if m.kind == "key" else 3e-2), (sparse, 3e-2)):
+            found = moments.of_nodes(m, index)
+            torch.testing.assert_close(found, x.T @ x / len(x), rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(moments.usual_size(m), usual, rtol=tolerance, atol=tolerance)
+
+
+def test_the_reach_of_a_key_node_is_what_its_change_does_to_the_blocks_output():
+    """Exact for a gated block and a change along the node itself: the output then changes in proportion."""
+    model = make_model("llama").double()
+    ids = torch.randint(2, 12, (4, 6), generator=torch.Generator().manual_seed(0))
+    ffn, usual, share = FFNMap.of(model), InputMoments(), 0.1
+    key, value = ffn.modules[2:4]
+    outputs = []
+    handle = value.module.register_forward_hook(lambda _, __, y: outputs.append(y.detach()))
+    with torch.no_grad():
+        with usual.watching(ffn.modules, None):
+            model(input_ids=ids)
+        far = reach(key, value, usual)
+        for node in far.argmin(), far.argmax():
+            change = share * key.weight[node]
+            key.weight[node] += change
+            model(input_ids=ids)
+            key.weight[node] -= change
+            done = (outputs[-1] - outputs[0]).square().sum(-1).mean() / usual.scale(value)
+            moment = usual.of_nodes(key, torch.tensor([node])) / usual.scale(key)
+            torch.testing.assert_close(far[node] * change @ moment @ change, done, rtol=2e-2, atol=0)
+    handle.remove()
+
+
+def test_the_reach_of_dead_nodes_is_a_number():
+    model = make_model("llama")
+    ffn, usual = FFNMap.of(model), InputMoments()
+    key, value = ffn.modules[:2]
+    with torch.no_grad():
+        key.weight[:2], value.weight[:, 1:3] = 0, 0
+        with usual.watching(ffn.modules, None):
+            model(input_ids=torch.arange(2, 12)[None])
+    far = reach(key, value, usual)
+    assert torch.isfinite(far).all()
+    assert (far > 0).all()
+
+
+def test_one_node_that_fires_at_the_first_token_does_not_set_the_scale():
+    (m,) = FFNMap.of(make_model("llama")).modules[1:2]
+    usual = InputMoments()
+    x = torch.ones(10, m.num_nodes)
+    x[0, 3] = 1e4
+    usual.add(m, x)
+    assert usual.scale(m) == 1
