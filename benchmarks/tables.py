@@ -1,0 +1,56 @@
+"""Every committed table, and every figure quoted in README.md and docs/, from the archived rows.
+
+    python benchmarks/tables.py            # `make tables`: write them anew
+    python benchmarks/tables.py --check    # change nothing; exit code 1 and a list, where something differs
+
+A study is an archive of rows, `benchmarks/results/STUDY.jsonl.zst` (`packe pack FOLDER FILE` makes one). Its tables are
+`benchmarks/results/STUDY/report.md`, `.csv` and `.tex`, the same that `packe report` writes. Studies so far:
+smollm2-135m (20 records of the paper's sample, all editors), plus (100 records, PaCKE and PaCKE+), ablation (PaCKE+'s
+options), costs (what an edit costs, dev records). Figures of speed are in `benchmarks/results/speed/*.json`.
+
+Quotes in Markdown stand between HTML comments, which no reader sees. Write anything between the two comments, or
+nothing: the next `make tables` fills it in, and tests/docs/test_quotes.py fails where it is not what the rows say.
+Comments show in code blocks, so quote nothing there.
+
+One figure:
+
+    by <!-- = plus; zsre; single; PaCKE+; score -->93.1<!-- /= --> percent
+    <!-- = plus; zsre; single; PaCKE+; score; ± -->93.1 ± 1.1<!-- /= -->
+    <!-- = costs; zsre; single; seconds; PaCKE+ / ROME -->0.54<!-- /= --> of ROME's time
+    <!-- = plus; zsre; single; score; PaCKE+ - PaCKE; ± -->1.3 ± 1.0<!-- /= -->, a
+    <!-- = plus; zsre; single; score; PaCKE+ - PaCKE; verdict -->tie<!-- /= -->
+    <!-- = speed/smollm2-135m-cpu.json; peak_extra_bytes / 1e6; .0f -->34<!-- /= --> MB
+
+First the source: a study, or a JSON file. Of a study, then, in any order and separated by semicolons:
+
+- data: zsre, counterfact, mcf
+- protocol: single, batch, consecutive, epochs; or a whole setting, "consecutive, 20 edits"
+- editor: as the tables name it, "Original model" included; "A - B" is a difference, "A / B" a ratio. The error of a
+  difference is that of the paired differences, record by record
+- family of metrics: easyedit (where none is named), rome, generation
+- column: efficacy, generality, locality, score (percent, means over the records that all editors of the table share),
+  n (records); seconds (an edit), peak MB, peak GB, weights (changed), perplexity (over the unedited model's), refused
+- statistic: nothing (the mean), se (standard error), ± (mean ± standard error), verdict (of a difference: "better",
+  "worse", or "tie" where it is below twice its standard error)
+- a format of Python's: .0f, .2f, .1%
+- model, where a study holds several
+
+A term that names nothing, and terms that fit several rows or none, are errors. Of a JSON file: a key (`rows.3.gflop`
+goes deeper), "A / B" (keys, or a number), and a format.
+
+A table, whose rows are all combinations that the study has and whose columns are terms as above (a title may stand
+before them); `bold` marks the best editor in each column for the same data and setting:
+
+    <!-- table: plus; easyedit
+    rows: data=zsre,counterfact; setting=single,batch,consecutive; editor=PaCKE,PaCKE+
+    columns: efficacy | generality | locality | score; ± | perplexity ratio = perplexity; .2f
+    bold: yes
+    -->
+    <!-- /table -->
+
+    <!-- table: smollm2-135m; single; easyedit
+    rows: editor
+    columns: ZsRE = zsre; score; ± | CounterFact = counterfact; score; ±
+    -->
+    <!-- /table -->
+"""
