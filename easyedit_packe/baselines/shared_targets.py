@@ -6,7 +6,7 @@ import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from ..easyedit.host import host, swapped
+
+Store = Callable[[str, Callable[[], Any]], Any]
 
 _OPTIMISED_BY = (
     "v_lr",
@@ -40,7 +42,7 @@ _UNUSED = {"memit": {"mlp_module_tmp", "attn_module_tmp", "nll_loss_factor"}, "r
 
 
 @contextmanager
-def shared_targets(store: MutableMapping[str, Any]) -> Iterator[None]:
+def shared_targets(store: Store) -> Iterator[None]:
     """Inside, target vectors come from `store`, and go there when they are new.
 
     MEMIT, EMMET, AlphaEdit, PRUNE and RECT share theirs, where layer, prefixes and settings of the search agree.
@@ -49,7 +51,7 @@ def shared_targets(store: MutableMapping[str, Any]) -> Iterator[None]:
     Only for a model that is not edited between calls: the key knows the model's name, not its weights.
 
     Args:
-        store: text to tensor, or to a pair of tensors; a dict will do.
+        store: from a key, and what computes its vectors, to these vectors: a tensor or a pair of them.
     """
     with ExitStack() as stack:
         for kind, paths in _SAME.items():
@@ -64,7 +66,7 @@ def shared_targets(store: MutableMapping[str, Any]) -> Iterator[None]:
         yield
 
 
-def _stored(compute: Callable, kind: str, store: MutableMapping[str, Any]) -> Callable:
+def _stored(compute: Callable, kind: str, store: Store) -> Callable:
     signature = inspect.signature(compute)
 
     @functools.wraps(compute)
@@ -83,9 +85,7 @@ def _stored(compute: Callable, kind: str, store: MutableMapping[str, Any]) -> Ca
             **{k: _plain(v) for k, v in given.items()},
         }
         key = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-        if key not in store:
-            store[key] = _copied(compute(*args, **kwargs))
-        return _copied(store[key])
+        return _copied(store(key, lambda: _copied(compute(*args, **kwargs))))
 
     return look_up
 

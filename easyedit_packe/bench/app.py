@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 import hydra
 import typer
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import PaCKEError, one_of
@@ -17,22 +21,23 @@ from .report import find_runs, markdown, one_line
 from .runner import run
 from .settings import Settings
 
-_DONE: list[Path] = []
-_FAILED: list[str] = []
+ConfigStore.instance().store(name="settings", node=Settings)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="bench")
-def _task(config: DictConfig) -> str | None:
+def _task(config: DictConfig) -> None:
+    """One run. What came of it goes into a file: in a sweep with a launcher this may be any process."""
+    values = OmegaConf.to_container(config, resolve=True)
     try:
-        folder = run(Settings.from_dict(OmegaConf.to_container(config, resolve=True)))
+        folder = run(Settings.from_dict({str(k): v for k, v in dict(values).items()}))
+        outcome = {"folder": str(folder)}
+        typer.echo(one_line(folder))
     except PaCKEError as e:
         # Hydra would print a traceback; and with -m, the other runs of the sweep shall still be done.
-        _FAILED.append(str(e))
+        outcome = {"error": str(e)}
         typer.echo(f"packe bench: {e}", err=True)
-        return None
-    _DONE.append(folder)
-    typer.echo(one_line(folder))
-    return str(folder)
+    with tempfile.NamedTemporaryFile("w", dir=HydraConfig.get().sweep.dir, suffix=".json", delete=False) as f:
+        json.dump(outcome, f)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -49,16 +54,22 @@ def main(arguments: Sequence[str]) -> int:
     _check_keys(arguments)
     expanded = _all_editors(arguments)
     argv = sys.argv
-    sys.argv = ["packe bench", *expanded]
-    _DONE.clear()
-    _FAILED.clear()
-    try:
-        _task()
-    finally:
-        sys.argv = argv
-    if expanded != list(arguments) and _DONE:
-        typer.echo(markdown(find_runs(_DONE)))
-    return 1 if _FAILED else 0
+    with tempfile.TemporaryDirectory(prefix="packe-bench-") as folder:
+        sys.argv = ["packe bench", *expanded, f"hydra.sweep.dir={folder}"]
+        try:
+            _task()
+        finally:
+            sys.argv = argv
+        outcomes = [json.loads(p.read_text()) for p in sorted(Path(folder).glob("*.json"))]
+    done = [Path(o["folder"]) for o in outcomes if "folder" in o]
+    failed = [o["error"] for o in outcomes if "error" in o]
+    if expanded != list(arguments) and done:
+        typer.echo(markdown(find_runs(done)))
+    if len(outcomes) > 1 and failed:
+        typer.echo(f"packe bench: {len(failed)} of {len(outcomes)} runs failed:", err=True)
+        for error in failed:
+            typer.echo(f"- {error}", err=True)
+    return 1 if failed else 0
 
 
 def _all_editors(arguments: Sequence[str]) -> list[str]:

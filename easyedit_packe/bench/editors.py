@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import HyperParamsError, PaCKEError, one_of
+from ..errors import HyperParamsError, PaCKEError, RequestError, one_of
 from ..registry import load_hparams
+from .data import Record
 
 PROTOCOLS = ("single", "batch", "consecutive", "epochs")
 
@@ -29,6 +30,7 @@ class Editor:
         alg_name: its name in EasyEdit's `ALG_DICT`.
         cannot: protocol -> reason, for those that it does not support.
         needs_subject: it looks for the subject in the prompt.
+        refuses: what it raises for a request that it cannot take; anything else is a failure, and stops a run.
         folder: of its shipped YAML files under `hparams/`.
     """
 
@@ -36,7 +38,12 @@ class Editor:
     alg_name: str
     cannot: dict[str, str]
     needs_subject: bool = True
+    refuses: tuple[type[Exception], ...] = (RequestError,)
     folder: str = ""
+
+    def takes(self, record: Record) -> bool:
+        """Whether the record has what the editor looks for."""
+        return not self.needs_subject or bool(record.subject and record.subject in record.prompt)
 
     def check(self, protocol: str) -> None:
         """Raises BenchError if the protocol is unknown or this editor does not support it."""
@@ -56,11 +63,10 @@ class Editor:
         """
         name = hparams_file or Path(model).name
         hparams = load_hparams(self.folder or self.alg_name, name)
+        known = {f.name for f in dataclasses.fields(hparams)}
         for key, value in overrides.items():
-            if not hasattr(hparams, key):
-                raise HyperParamsError(
-                    f"{self.name} has no hyper-parameter {key!r}; {one_of(key, sorted(vars(hparams)))}."
-                )
+            if key not in known:
+                raise HyperParamsError(f"{self.name} has no hyper-parameter {key!r}; {one_of(key, sorted(known))}.")
             setattr(hparams, key, value)
         return dataclasses.replace(hparams)  # checks the changed fields
 

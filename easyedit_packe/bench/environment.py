@@ -1,7 +1,9 @@
-"""Where a run was made: versions, hardware, commit."""
+"""Where rows were made: versions, hardware, commit."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -14,9 +16,19 @@ import torch
 PACKAGES = ("easyedit_packe", "torch", "transformers", "peft", "numpy")
 
 
-def describe() -> dict[str, Any]:
+def describe(easyedit: str) -> dict[str, Any]:
     """Versions, the commit of this package's checkout, and the hardware."""
-    return {"versions": {p: _version(p) for p in PACKAGES}, "commit": _commit(), "hardware": _hardware()}
+    return {
+        "easyedit": easyedit,
+        "versions": {p: _version(p) for p in PACKAGES},
+        "commit": _commit(),
+        "hardware": _hardware(),
+    }
+
+
+def short_name(environment: dict[str, Any]) -> str:
+    """By which rows say where they were made: the same name for the same environment."""
+    return hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _version(package: str) -> str | None:
@@ -27,10 +39,16 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    run = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=Path(__file__).parent, capture_output=True, text=True,
-    )  # fmt: skip
+    """None without git, and in an installed copy, also where that lies below somebody else's repository."""
+    tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)
+    return tracked and _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        run = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True)
+    except OSError:
+        return None
     return run.stdout.strip() or None if run.returncode == 0 else None
 
 

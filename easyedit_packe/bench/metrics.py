@@ -15,6 +15,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..easyedit import parts
+from ..easyedit import bridged, parts
 from ..model.forward import answer_logits
 from ..model.generation import greedy_all
 from ..requests import EditRequest, collate, encode
@@ -81,8 +82,12 @@ def rome_family(model: nn.Module, tok: Any, record: Record, data_type: str) -> d
     }
 
 
-def easyedit_quality(model: nn.Module, tok: Any, record: Record, hparams: Any) -> dict[str, Any]:
-    """EasyEdit's own measurement of one record; call it inside `bridged`.
+MAX_LENGTH = 128
+"""Tokens that EasyEdit's functions keep of a prompt, for every editor; their own settings have 30 to 128."""
+
+
+def easyedit_quality(model: nn.Module, tok: Any, record: Record, device: str) -> dict[str, Any]:
+    """EasyEdit's own measurement of one record; whose edit it is does not matter.
 
     Returns:
         efficacy, generality, and locality_output: the arg-max tokens at the unrelated answer's positions, which
@@ -97,7 +102,9 @@ def easyedit_quality(model: nn.Module, tok: Any, record: Record, hparams: Any) -
         "locality": {"n": {"prompt": record.locality_prompt, "ground_truth": record.locality_ground_truth}},
         "portability": {},
     }
-    found = quality(model, str(hparams.model_name), hparams, tok, request, hparams.device)
+    hparams = SimpleNamespace(alg_name="", model_name="", max_length=MAX_LENGTH, device=device)
+    with bridged(hparams):
+        found = quality(model, "", hparams, tok, request, hparams.device)
     return {
         "efficacy": float(np.mean(found["rewrite_acc"])),
         "generality": float(np.mean(found["rephrase_acc"])),
@@ -158,8 +165,3 @@ def perplexity(model: nn.Module, tok: Any, text: str | None = None, window: int 
         count += len(part) - 1
     mean = total / max(count, 1)
     return math.exp(mean) if math.isfinite(mean) and mean < 700 else None
-
-
-def paper_score(values: Sequence[float]) -> float:
-    """Score as the paper defines it: the mean of efficacy, generality and locality (those that exist)."""
-    return float(np.mean(values))

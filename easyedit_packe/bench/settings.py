@@ -1,11 +1,16 @@
-"""What one benchmark run is: read from Hydra, checked before anything is loaded."""
+"""What one benchmark run is: the one place of its settings and defaults, checked before anything is loaded."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import one_of
 from ..model.fetch import DEFAULT_MODEL, SOURCES
@@ -24,7 +29,7 @@ class Settings:
     """A fetched model's name, a model folder, or a hub name."""
     data: str = "zsre"
     """zsre, counterfact (EasyEdit's counterfact-edit.json), or mcf (ROME's counterfact.json)."""
-    data_dir: str = "data"
+    data_dir: str = "${oc.env:PACKE_DATA,data}"
     """A folder that holds the data file, or the file itself."""
     protocol: str = "single"
     """single: each edit is rolled back. batch: `batch_size` edits in one call, then rolled back. consecutive: one
@@ -58,13 +63,18 @@ class Settings:
     label: str = ""
     """Added to the folder's name, to tell apart runs that differ in something that the name does not show."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> Settings:
+        """This, when it can be run.
+
+        Raises:
+            BenchError: a value that does not fit. DataError: no such data file.
+        """
         self.found_editor.check(self.protocol)
         if self.data not in DATA:
             raise BenchError(f"data: {one_of(self.data, list(DATA))}; got {self.data!r}.")
-        for name in ("n", "batch_size", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise BenchError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+        for name, least in (("n", 1), ("batch_size", 1), ("checkpoint_every", 1), ("start", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise BenchError(f"{name}: expected at least {least}, got {getattr(self, name)}.")
         if self.curve and self.protocol != "consecutive":
             raise BenchError(f"curve: only the protocol consecutive is measured on the way, not {self.protocol!r}.")
         if any(not 0 < k <= self.n for k in self.curve):
@@ -74,10 +84,11 @@ class Settings:
                 f"model: {self.model!r} is no folder and no hub name (owner/name); {one_of(self.model, list(SOURCES))}."
             )
         find_file(self.data_dir, self.data_type)
+        return self
 
     @classmethod
-    def from_dict(cls, config: dict[str, Any]) -> Settings:
-        """From plain values.
+    def from_dict(cls, config: Mapping[str, Any]) -> Settings:
+        """From plain values, checked.
 
         Raises:
             BenchError: an unknown key or a wrong value. DataError: no such data file.
@@ -86,7 +97,11 @@ class Settings:
         for key in config:
             if key not in known:
                 raise BenchError(f"unknown setting {key!r}; {one_of(key, known)}.")
-        return cls(**config)
+        try:
+            merged: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), dict(config)))
+        except OmegaConfBaseException as e:
+            raise BenchError(f"{e.full_key or 'settings'}: {(e.msg or str(e)).splitlines()[0]}; correct it.") from None
+        return merged.check()
 
     @property
     def data_type(self) -> str:
@@ -117,13 +132,28 @@ class Settings:
             name += f"-from{self.start}"
         return self.model_folder / self.protocol / (name + (f"-{self.label}" if self.label else ""))
 
-    def identity(self, hparams: dict[str, Any], **more: Any) -> dict[str, Any]:
-        """What must be equal for a run to be continued."""
+    def identity(self, hparams: Mapping[str, Any], model_sha256: str) -> dict[str, Any]:
+        """What must be equal for a run to be continued.
+
+        Args:
+            hparams: all hyper-parameters, defaults included: a default that changes later makes another run.
+            model_sha256: of all weights (`model.bits.weights_digest`).
+        """
         same = ("model", "data", "protocol", "seed", "start", "generation", "curve", "label")
         config = {k: getattr(self, k) for k in same}
         if self.protocol == "batch":
             config["batch_size"] = self.batch_size
         if self.protocol in ("consecutive", "epochs"):
             config["n"] = self.n
-        data = hashlib.sha256(self.data_file.read_bytes()).hexdigest()[:16]
-        return {**config, "editor": self.found_editor.name, "data_sha256": data, "hparams": hparams, **more}
+        return {
+            **config,
+            "editor": self.found_editor.name,
+            "data_sha256": _digest(self.data_file),
+            "model_sha256": model_sha256,
+            "hparams": dict(hparams),
+        }
+
+
+@functools.lru_cache(maxsize=8)
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]

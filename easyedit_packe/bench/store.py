@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..cache import written_whole
 from ..errors import PaCKEError
 
 
@@ -49,14 +50,21 @@ class Rows:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Drop the rows that are not `wanted`; the file is either the old one or the new one, never half of one."""
+        kept = {key: row for key, row in self.rows.items() if wanted(row)}
+        if len(kept) < len(self.rows):
+            with written_whole(self.path) as part:
+                part.write_bytes(b"".join(map(_line, kept.values())))
+            self.rows = kept
+
     def append(self, row: dict[str, Any]) -> None:
         """Add a row unless its key is there."""
         if self._key(row) in self.rows:
             return
         self.rows[self._key(row)] = row
-        line = json.dumps(row, ensure_ascii=False, default=_plain) + "\n"
         with self.path.open("ab") as f:
-            f.write(line.encode("utf-8"))
+            f.write(_line(row))
             f.flush()
             os.fsync(f.fileno())
 
@@ -84,12 +92,19 @@ def _whole_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
     return rows, good
 
 
+def _line(row: dict[str, Any]) -> bytes:
+    return (json.dumps(row, ensure_ascii=False, default=_plain) + "\n").encode("utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object's values."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file that is either the old one or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
-    beside.replace(path)
+    with written_whole(path) as part:
+        part.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import GenerationConfig
 
 from ..requests import EditRequest, encode
 
@@ -24,9 +26,24 @@ def greedy_all(model: nn.Module, tok: Any, prompts: Sequence[str], tokens: int) 
         encoded = tok(list(prompts), return_tensors="pt", padding=len(prompts) > 1).to(model.device)
     finally:
         tok.padding_side = side
-    pad = tok.pad_token_id if tok.pad_token_id is not None else tok.eos_token_id
-    out = model.generate(**encoded, max_new_tokens=tokens, do_sample=False, pad_token_id=pad)
+    with _plain_decoding(model, tok):
+        out = model.generate(**encoded, max_new_tokens=tokens, do_sample=False)
     return tok.batch_decode(out[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+@contextmanager
+def _plain_decoding(model: nn.Module, tok: Any) -> Iterator[None]:
+    """While active, only the end tokens of the model's own settings count: a repetition penalty, or any other change
+    of the model's scores, would not be greedy decoding."""
+    own = model.generation_config
+    pad = tok.pad_token_id if tok.pad_token_id is not None else tok.eos_token_id
+    model.generation_config = GenerationConfig(
+        bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=pad
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 @torch.no_grad()

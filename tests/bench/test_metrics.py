@@ -7,7 +7,7 @@ import torch
 
 from easyedit_packe.bench import metrics
 from easyedit_packe.bench.data import Record
-from easyedit_packe.bench.metrics import Answer, agreement, begins_with, exact_match, paper_score
+from easyedit_packe.bench.metrics import Answer, agreement, begins_with, exact_match
 
 from ..conftest import make_model, make_tokenizer
 
@@ -101,7 +101,3 @@ def test_perplexity_is_the_exponential_of_the_mean_loss():
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
     assert metrics.perplexity(model, tok, "Anna Berg was born in Bergen") is None
-
-
-def test_score_is_the_mean_of_three():
-    assert paper_score([0.9, 0.6, 0.3]) == pytest.approx(0.6)

@@ -1,56 +1,27 @@
 """Whole benchmark runs on a tiny model: what is measured, resumed, refused and restored."""
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
 
+from easyedit_packe.bench import session
 from easyedit_packe.bench.editors import EDITORS, BenchError, find_editor
-from easyedit_packe.bench.report import find_runs, markdown, tidy
-from easyedit_packe.bench.runner import plan, run
+from easyedit_packe.bench.plan import plan
+from easyedit_packe.bench.report import find_runs, markdown
+from easyedit_packe.bench.runner import run
 from easyedit_packe.bench.settings import Settings
+from easyedit_packe.errors import RequestError
 
 from ..conftest import make_model, make_tokenizer
-
-PACKE = Path(sys.executable).parent / "packe"
-SUBJECTS = ["Omar", "Anna Berg", "Grey Tides", "Ivo Marsh"]
-TARGETS = ["the piano", "Bergen", "Ivo Marsh", "violin"]
-PLUS = """alg_name: PaCKE+
-write_at: subject
-num_critical_paths: 3
-num_steps: 3
-prefix_contexts: 1
-subject_contexts: 2
-null_space: 1
-memory_size: 4
-replay: 2
-"""
-HPARAMS = "alg_name: PaCKE\nnum_critical_paths: 3\nlr: 1e-2\nnum_steps: 4\n"
+from .world import hparams_file, make_world, settings_of
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A tiny model in a folder, a data file of eight records, and hyper-parameters."""
-    folder = tmp_path_factory.mktemp("world")
-    make_model("llama").save_pretrained(folder / "tiny")
-    make_tokenizer().save_pretrained(folder / "tiny")
-    records = [
-        {
-            "subject": SUBJECTS[i % 4], "src": f"Who wrote {SUBJECTS[i % 4]}", "alt": TARGETS[(i + i // 4) % 4],
-            "rephrase": f"{SUBJECTS[i % 4]} is wrote", "answers": ["Oslo"], "loc": "nq question: Who plays",
-            "loc_ans": "violin", "cond": "",
-        }
-        for i in range(8)
-    ]  # fmt: skip
-    (folder / "zsre_mend_eval.json").write_text(json.dumps(records))
-    (folder / "h.yaml").write_text(HPARAMS)
+    folder = make_world(tmp_path_factory.mktemp("world"))
+    hparams_file(folder, "PaCKE")
     return folder
 
 
@@ -58,7 +29,7 @@ def world(tmp_path_factory):
 def settings(world, tmp_path):
     def settings(**changes):
         base = {
-            "model": str(world / "tiny"), "data_dir": str(world), "hparams_file": str(world / "h.yaml"), "n": 4,
+            "model": str(world / "tiny"), "data_dir": str(world), "hparams_file": str(world / "PaCKE.yaml"), "n": 4,
             "out": str(tmp_path / "runs"), "device": "cpu",
         }  # fmt: skip
         return Settings.from_dict(base | changes)
@@ -109,8 +80,10 @@ def test_every_protocol_measures_every_record_once(settings, protocol):
     assert all(e["weights_changed"] > 0 and e["seconds"] > 0 for e in edits)
     about = json.loads((folder / "run.json").read_text())
     assert about["identity"]["hparams"]["num_critical_paths"] == 3
-    assert about["easyedit"].startswith("EasyEdit")
-    assert about["versions"]["torch"] == torch.__version__
+    (name,) = about["environments"]
+    assert about["environments"][name]["easyedit"].startswith("EasyEdit")
+    assert about["environments"][name]["versions"]["torch"] == torch.__version__
+    assert {row["environment"] for row in [*edits, *rows(folder, "cases.jsonl")]} == {name}
     assert not (folder / "state.safetensors").exists()
 
 
@@ -147,32 +120,40 @@ def test_a_longer_run_goes_on_in_the_same_folder(settings):
 
 def test_a_folder_never_mixes_two_runs(settings):
     run(settings(n=1))
-    with pytest.raises(Exception, match=r"holds another run \(hparams: .*label=NAME"):
+    with pytest.raises(Exception, match=r"hparams: \{'lr': 0.01\} there, \{'lr': 0.001\} now.*label=NAME"):
         run(settings(n=1, hparams={"lr": 1e-3}))
     assert run(settings(n=1, hparams={"lr": 1e-3}, label="slow")).name == "PaCKE-seed42-slow"
 
 
-def test_what_an_editor_refuses_is_listed_counted_and_measured(settings, monkeypatch):
-    from easyedit_packe.bench import runner as protocols
+@pytest.fixture
+def failing_at_the_second(monkeypatch):
+    """PaCKE, which changes the model and then raises, at the record 1."""
 
-    real = protocols.apply_function
+    def make(error):
+        real = session.apply_function
 
-    def failing(name):
-        apply = real(name)
+        def failing(name):
+            apply = real(name)
 
-        def call(model, tok, requests, hparams, **kwargs):
-            if requests[0]["case_id"] == 1:
-                next(model.parameters()).data.add_(1.0)  # fails half way
-                raise ValueError("no such thing")
-            return apply(model, tok, requests, hparams, **kwargs)
+            def call(model, tok, requests, hparams, **kwargs):
+                if requests[0]["case_id"] == 1:
+                    next(model.parameters()).data.add_(1.0)  # fails half way
+                    raise error
+                return apply(model, tok, requests, hparams, **kwargs)
 
-        return call
+            return call
 
-    monkeypatch.setattr(protocols, "apply_function", failing)
+        monkeypatch.setattr(session, "apply_function", failing)
+
+    return make
+
+
+def test_what_an_editor_refuses_is_listed_counted_and_measured(settings, failing_at_the_second):
+    failing_at_the_second(RequestError("no such thing"))
     for protocol in ("single", "consecutive"):
         folder = run(settings(protocol=protocol))
         (one,) = find_runs([folder])
-        assert one.refused == {"1": "ValueError: no such thing"}
+        assert one.refused == {"1": "no such thing"}
         assert len(one.final) == 4
         if protocol == "single":  # as the unedited model
             assert one.edits[1]["weights_changed"] == 0
@@ -181,10 +162,23 @@ def test_what_an_editor_refuses_is_listed_counted_and_measured(settings, monkeyp
             assert one.edits[1]["weights_changed"] == one.edits[0]["weights_changed"]
 
 
-def test_an_editor_sees_no_test_information(settings, monkeypatch):
-    from easyedit_packe.bench import runner as protocols
+@pytest.mark.parametrize("protocol", ["single", "consecutive"])
+def test_what_no_editor_declares_stops_the_run_with_its_cause(settings, protocol, failing_at_the_second, monkeypatch):
+    with monkeypatch.context() as patch:
+        failing_at_the_second(ZeroDivisionError("by chance"))
+        with pytest.raises(BenchError, match=r"PaCKE failed on record\(s\) 1: ZeroDivisionError: by chance") as e:
+            run(settings(protocol=protocol))
+        assert isinstance(e.value.__cause__, ZeroDivisionError)
+        patch.undo()
+    monkeypatch.undo()
+    whole = run(settings(protocol=protocol, label="whole"))
+    resumed = run(settings(protocol=protocol))
+    assert rows(resumed, "cases.jsonl") == rows(whole, "cases.jsonl")
+    assert all(e["refused"] == {} for e in rows(resumed, "edits.jsonl"))
 
-    real, seen = protocols.apply_function, []
+
+def test_an_editor_sees_no_test_information(settings, monkeypatch):
+    real, seen = session.apply_function, []
 
     def watching(name):
         def call(model, tok, requests, hparams, **kwargs):
@@ -193,7 +187,7 @@ def test_an_editor_sees_no_test_information(settings, monkeypatch):
 
         return call
 
-    monkeypatch.setattr(protocols, "apply_function", watching)
+    monkeypatch.setattr(session, "apply_function", watching)
     run(settings(n=2))
     assert [set(r) for r in seen] == [{"case_id", "prompt", "target_new", "ground_truth", "subject"}] * 2
 
@@ -244,30 +238,14 @@ def test_editors_in_any_case():
 @pytest.fixture
 def baseline(world, tmp_path, monkeypatch):
     """Settings of any editor on the tiny model, with statistics in a cache of its own."""
-    import dataclasses
-
-    import yaml
-
     from easyedit_packe.easyedit.statistics import compute_stats
     from easyedit_packe.model.load import load
-
-    from ..baselines.test_baselines import settings as tiny_settings
 
     monkeypatch.setenv("PACKE_CACHE", str(tmp_path / "cache"))
     compute_stats(*load(str(world / "tiny")), tokens=2000, length=20)
 
     def baseline(name, **changes):
-        path = tmp_path / f"{name}.yaml"
-        if name == "PaCKE+":
-            path.write_text(PLUS)
-        else:
-            hparams = tiny_settings("FT" if name == "FT-C" else name)
-            path.write_text(yaml.safe_dump(dataclasses.asdict(hparams)))
-        base = {
-            "model": str(world / "tiny"), "data_dir": str(world), "hparams_file": str(path), "n": 4, "editor": name,
-            "out": str(tmp_path / "runs"), "device": "cpu", "generation": False,
-        }  # fmt: skip
-        return Settings.from_dict(base | changes)
+        return Settings.from_dict(settings_of(world, name, out=str(tmp_path / "runs"), generation=False, **changes))
 
     return baseline
 
@@ -284,10 +262,8 @@ def test_every_editor_runs_through_the_benchmark(baseline, name):
 
 @pytest.mark.parametrize("name", ["AlphaEdit", "PRUNE", "PaCKE+"])
 def test_what_an_editor_carries_is_resumed_with_it(baseline, name, monkeypatch):
-    from easyedit_packe.bench import runner as protocols
-
     whole = rows(run(baseline(name, protocol="consecutive", n=5)), "cases.jsonl")
-    real, calls = protocols.apply_function, []
+    real, calls = session.apply_function, []
 
     def stopping(alg_name):
         def call(*args, **kwargs):
@@ -300,7 +276,7 @@ def test_what_an_editor_carries_is_resumed_with_it(baseline, name, monkeypatch):
 
     broken = baseline(name, protocol="consecutive", n=5, checkpoint_every=2, label="broken")
     with monkeypatch.context() as patch:
-        patch.setattr(protocols, "apply_function", stopping)
+        patch.setattr(session, "apply_function", stopping)
         with pytest.raises(KeyboardInterrupt):
             run(broken)
     folder = run(broken)
@@ -329,39 +305,3 @@ def test_missing_statistics_name_the_command(baseline, tmp_path, monkeypatch):
     monkeypatch.setenv("PACKE_CACHE", str(tmp_path / "empty"))
     with pytest.raises(Exception, match="packe stats --model"):
         run(baseline("MEMIT"))
-
-
-@pytest.mark.parametrize("protocol", ["single", "consecutive"])
-def test_killed_five_times_the_report_is_the_same(world, tmp_path, protocol):
-    """SIGKILL at random moments, then the same command again: the report of a run that was never killed."""
-
-    def command(out):
-        settings = {
-            "model": world / "tiny", "data_dir": world, "hparams_file": world / "h.yaml", "n": 8, "device": "cpu",
-            "protocol": protocol, "out": out, "checkpoint_every": 2,
-        }  # fmt: skip
-        return [str(PACKE), "bench", *(f"{k}={v}" for k, v in settings.items())]
-
-    def size(out):
-        return sum(p.stat().st_size for p in Path(out).rglob("*.jsonl"))
-
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(command(tmp_path / "whole"), check=True, **quiet)
-    chance, kills, out = random.Random(7), 0, tmp_path / "killed"
-    for _ in range(5):
-        before = size(out)
-        process = subprocess.Popen(command(out), **quiet)
-        while process.poll() is None and size(out) == before:
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-        for path in out.rglob("cases.jsonl"):  # and what a kill within a write leaves
-            with path.open("ab") as f:
-                f.write(b'{"case_id": 7, "aft')
-    subprocess.run(command(out), check=True, **quiet)
-    assert kills >= 3
-    killed, whole = tidy(find_runs([out])), tidy(find_runs([tmp_path / "whole"]))
-    assert killed.to_csv(index=False) == whole.to_csv(index=False)
-    assert len(rows(next(out.rglob("PaCKE*")), "cases.jsonl")) == 8

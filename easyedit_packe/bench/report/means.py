@@ -1,0 +1,138 @@
+"""Means over records, their standard errors, and paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...errors import needs
+from ..archive import Row
+from .runs import Run, editor_place
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FAMILIES = {
+    "easyedit": "EasyEdit's metrics: token accuracy under teacher forcing; for locality, agreement with the unedited "
+    "model",
+    "rome": "ROME's and AlphaEdit's metrics: CounterFact compares probabilities, P(new) > P(old) and, for locality, "
+    "P(true) > P(new); ZsRE is token accuracy, for locality against the true answer",
+    "generation": "Greedy generation: the answer up to its natural stop is the target, exactly",
+}
+METRICS = ("efficacy", "locality", "generality")
+COLUMNS = (*METRICS, "score")
+ORIGINAL = "Original model"
+
+Group = tuple[str, str, str]
+"""Model, setting, data: what must be equal for two runs to be compared."""
+
+
+class Mean(NamedTuple):
+    """A mean over n records; its standard error, which one record does not have, is NaN then."""
+
+    mean: float
+    error: float
+    n: int
+
+
+def score(values: Mapping[str, float]) -> float:
+    """The paper's: the mean of efficacy, generality and locality, of those that exist."""
+    return fmean(values[m] for m in METRICS if m in values)
+
+
+def by_record(cases: Iterable[Row], family: str) -> dict[Any, dict[str, float]]:
+    """Each record's metrics and score; the mean over seeds, which are no new records."""
+    found: dict[Any, list[Mapping[str, float]]] = {}
+    for case in cases:
+        if family in case:
+            found.setdefault(case["case_id"], []).append(case[family])
+    records = {}
+    for case_id, several in found.items():
+        values = {m: fmean(row[m] for row in several) for m in METRICS if m in several[0]}
+        records[case_id] = {**values, "score": score(values)}
+    return records
+
+
+def mean(values: Sequence[float]) -> Mean:
+    """Exact sums, so that the order of the values does not matter.
+
+    Raises:
+        ValueError: there is none.
+    """
+    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Mean(fmean(values), error, len(values))
+
+
+def difference(ours: Mapping[Any, Mapping[str, float]], theirs: Mapping[Any, Mapping[str, float]], metric: str) -> Mean:
+    """Mean of what one editor has more than another on the same record.
+
+    Args:
+        ours, theirs: from `by_record`.
+    """
+    return mean([ours[i][metric] - theirs[i][metric] for i in ours if i in theirs])
+
+
+def verdict(found: Mean) -> str:
+    """Of a difference: tie where it is less than twice its standard error, which no single record tells; else better
+    or worse."""
+    if not abs(found.mean) >= 2 * found.error or not found.mean:
+        return "tie"
+    return "better" if found.mean > 0 else "worse"
+
+
+def comparable(runs: Sequence[Run]) -> dict[Group, list[Run]]:
+    """Runs that can stand in tables, by what they have in common."""
+    groups: dict[Group, list[Run]] = {}
+    for run in sorted(runs, key=lambda r: r.place):
+        if run.is_shown:
+            groups.setdefault((run.model, run.setting, run.data), []).append(run)
+    return groups
+
+
+def shared_records(runs: Sequence[Run]) -> set[Any]:
+    """Records that all the runs have measured."""
+    return set.intersection(*(run.measured for run in runs))
+
+
+def editors_cases(runs: Sequence[Run], kept: set[Any] | None) -> dict[str, list[Row]]:
+    """Measured records of each editor of one group, of the unedited model first; only those `kept`, or all."""
+    everything = set.union(*(run.measured for run in runs)) if kept is None else kept
+    unedited = {case: row for run in runs for case, row in run.unedited.items() if case in everything}
+    cases: dict[str, list[Row]] = {ORIGINAL: list(unedited.values())}
+    for run in runs:
+        cases.setdefault(run.name, []).extend(c for c in run.final if c["case_id"] in everything)
+    return cases
+
+
+def tidy(runs: Sequence[Run], common: bool = True) -> pd.DataFrame:
+    """Means as one row for each (model, setting, data, editor, family, metric).
+
+    Args:
+        common: take only the records that all editors of the same model, setting and data have been measured on, so
+            that rows can be compared; otherwise each editor's own records.
+
+    Returns:
+        columns model, setting, data, editor, seeds, family, metric, mean, se, n; the unedited model is the editor
+        "Original model", without locality in EasyEdit's family, which it defines. `score` is the mean of the metrics.
+    """
+    needs("pandas", "bench")
+    import pandas as pd
+
+    rows = []
+    for (model, setting, data), members in comparable(runs).items():
+        kept = shared_records(members) if common else None
+        for editor, cases in sorted(editors_cases(members, kept).items(), key=lambda item: editor_place(item[0])):
+            seeds = sum(run.name == editor for run in members) or 1
+            base = {"model": model, "setting": setting, "data": data, "editor": editor, "seeds": seeds}
+            for family in FAMILIES:
+                records = by_record(cases, family)
+                for metric in COLUMNS:
+                    values = [r[metric] for r in records.values() if metric in r]
+                    if values:
+                        found = mean(values)
+                        figures = {"mean": found.mean, "se": found.error, "n": found.n}
+                        rows.append({**base, "family": family, "metric": metric, **figures})
+    columns = ["model", "setting", "data", "editor", "seeds", "family", "metric", "mean", "se", "n"]
+    return pd.DataFrame(rows, columns=columns)

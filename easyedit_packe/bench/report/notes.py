@@ -1,0 +1,88 @@
+"""What a reader must know beside a table: what is missing, refused, or rests on few records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..editors import EDITORS
+from .means import comparable, shared_records
+from .runs import Run
+from .tables import curve_points
+
+
+def notes(runs: Sequence[Run]) -> list[str]:
+    """One for each thing to say about the runs of one model and setting."""
+    ordered = sorted(runs, key=lambda r: r.place)
+    found = [f"- {run.name}, {run.data}: {note}" for run in ordered for note in _notes_on(run)]
+    return [*found, *_mixed(ordered), *_lacking(ordered)]
+
+
+def _notes_on(run: Run) -> Iterator[str]:
+    total = run.about["num_records"]
+    if not run.final:
+        yield f"no record of {total} measured yet; not in the tables."
+    elif not run.is_complete:
+        shown = "" if run.is_shown else "; not in the tables"
+        yield f"unfinished, {len(run.final)} of {total} records measured{shown}."
+    for k, cases in curve_points(run).items():
+        if len(cases) != k and k != run.last:
+            yield f"after {k} edits only {len(cases)} records are measured; not in the curve."
+    if run.edits and run.perplexity is None:
+        yield "the unedited model was not measured; no perplexity ratio."
+    if run.repeats:
+        yield f"found {run.repeats + 1} times; the one with most rows counts."
+    for case, why in run.refused.items():
+        yield f"record {case} refused ({why}); measured unedited."
+
+
+def _mixed(runs: Sequence[Run]) -> Iterator[str]:
+    """Runs that a table averages as seeds of one editor although they differ in more than the seed."""
+    for members in comparable(runs).values():
+        by_name: dict[str, list[Run]] = {}
+        for run in members:
+            by_name.setdefault(run.name, []).append(run)
+        for name, same in by_name.items():
+            differs = sorted(k for k in _keys(same) if len({_text(_settings(run).get(k)) for run in same}) > 1)
+            if differs:
+                yield (
+                    f"- {name}, {same[0].data}: {len(same)} runs that differ in {', '.join(differs)} are averaged; "
+                    "give each a label=."
+                )
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    identity = run.identity
+    return {**identity.get("hparams", {}), **{k: identity.get(k) for k in ("start", "batch_size")}}
+
+
+def _keys(runs: Sequence[Run]) -> set[str]:
+    return {key for run in runs for key in _settings(run)} - {"seed"}
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _lacking(runs: Sequence[Run]) -> Iterator[str]:
+    protocols = sorted({r.identity["protocol"] for r in runs})
+    lacking = [f"{e.name}: {e.cannot[p]}" for p in protocols for e in EDITORS.values() if p in e.cannot]
+    if lacking:
+        yield f"- Not in this protocol: {'; '.join(lacking)}."
+
+
+def few_shared(runs: Sequence[Run]) -> list[str]:
+    """For each data set whose tables rest on fewer records than were measured: how many, and who lacks the others."""
+    warnings = []
+    for (_, _, data), members in comparable(runs).items():
+        measured = set.union(*(run.measured for run in members))
+        shared = len(shared_records(members))
+        if shared < len(measured):
+            short = [f"{run.name} ({len(run.measured)})" for run in members if run.measured != measured]
+            number = "record stands" if shared == 1 else "records stand"
+            warnings.append(
+                f"**Only {shared} of {len(measured)} measured {number} in the tables of {data}**, those that all "
+                f"editors share; not all have been measured for {', '.join(dict.fromkeys(short))}."
+            )
+    return warnings

@@ -1,0 +1,173 @@
+"""Runs, read from live folders and from archives alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..archive import SUFFIX, Row, read, rows
+from ..editors import EDITORS, BenchError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One folder of `packe bench`.
+
+    Attributes:
+        folder: MODEL/DATA/PROTOCOL/NAME.
+        about: `run.json`.
+        cases, edits: measured records and calls of the editor, in order.
+        unedited: what the unedited model says, by record.
+        about_unedited: its `run.json`; empty where nobody measured it.
+        model, data: names that differ where weights or records differ.
+        repeats: how many more folders or archives hold the same run.
+    """
+
+    folder: str
+    about: Row
+    cases: list[Row]
+    edits: list[Row]
+    unedited: dict[Any, Row]
+    about_unedited: Row
+    model: str = ""
+    data: str = ""
+    repeats: int = field(default=0, compare=False)
+
+    @property
+    def identity(self) -> Row:
+        return self.about["identity"]
+
+    @property
+    def setting(self) -> str:
+        """What must be equal for two runs to stand in one table, besides model and data."""
+        protocol, n = self.identity["protocol"], self.about["num_records"]
+        if protocol == "batch":
+            return f"batch of {min(self.identity['batch_size'], n)}"
+        return protocol if protocol == "single" else f"{protocol}, {n} edits"
+
+    @property
+    def last(self) -> int:
+        """Number of edits after which the final measurement is made; 0 where edits are rolled back."""
+        return self.about["num_records"] if self.identity["protocol"] == "consecutive" else 0
+
+    @property
+    def final(self) -> list[Row]:
+        return [c for c in self.cases if c["after"] == self.last]
+
+    @property
+    def measured(self) -> set[Any]:
+        """Records that the final measurement has."""
+        return {c["case_id"] for c in self.final}
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.final) == self.about["num_records"]
+
+    @property
+    def is_shown(self) -> bool:
+        """Edits that are rolled back mean something before the run is complete; a run without a row never does."""
+        return bool(self.final) and (self.is_complete or self.identity["protocol"] == "single")
+
+    @property
+    def refused(self) -> dict[str, str]:
+        return {case: why for e in self.edits for case, why in e["refused"].items()}
+
+    @property
+    def name(self) -> str:
+        label = self.identity.get("label") or ""
+        return self.identity["editor"] + (f" ({label})" if label else "")
+
+    @property
+    def perplexity(self) -> float | None:
+        """The unedited model's; None where it was not measured."""
+        return self.about_unedited.get("perplexity")
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """Where it stands in every table and list."""
+        return (self.model, self.setting, editor_place(self.name), self.data, self.identity["seed"], self.folder)
+
+
+def editor_place(name: str) -> tuple[int, str]:
+    """The order of the tables: the unedited model, then editors as in `EDITORS`, each before its labelled variants."""
+    editor, _, label = name.partition(" (")
+    known = list(EDITORS)
+    return (known.index(editor) if editor in known else -1), label
+
+
+def find_runs(paths: Iterable[str | Path]) -> list[Run]:
+    """Every run at or below the paths, each of which is a folder, or an archive of `packe pack`.
+
+    A run that is found twice counts once, with the rows of the place that has most of them.
+
+    Raises:
+        BenchError: a path does not exist, or there is no run at all.
+        StoreError: an archive is damaged.
+    """
+    paths = [Path(p) for p in paths]
+    found: list[Run] = []
+    for path in paths:
+        if not path.exists():
+            raise BenchError(
+                f"no folder or archive {str(path)!r}; give the out= folder of `packe bench`, folders in it, or files "
+                "of `packe pack`."
+            )
+        if path.is_dir():
+            found += _assembled(rows(path))
+        for file in sorted(path.rglob(f"*{SUFFIX}")) if path.is_dir() else [path]:
+            found += _assembled(read(file))
+    if not found:
+        raise BenchError(f"no run in {', '.join(map(str, paths))}; make one with `packe bench`.")
+    return sorted(_told_apart(_once(found)), key=lambda run: run.place)
+
+
+def _assembled(lines: Iterable[Row]) -> list[Run]:
+    """From the lines of one archive."""
+    parts: dict[str, dict[str, list[Row]]] = {}
+    for line in lines:
+        row = {k: v for k, v in line.items() if k not in ("kind", "run")}
+        parts.setdefault(line["run"], {}).setdefault(line["kind"], []).append(row)
+    runs = []
+    for name, kinds in parts.items():
+        if "run" not in kinds:
+            continue
+        beside = parts.get("/".join([*name.split("/")[:-2], "unedited"]), {})
+        # A record may have been measured twice, at first without generation.
+        known = sorted(beside.get("unedited_case", []), key=lambda row: "generation" in row)
+        runs.append(
+            Run(
+                name,
+                kinds["run"][0],
+                kinds.get("case", []),
+                kinds.get("edit", []),
+                {row["case_id"]: row for row in known},
+                (beside.get("unedited") or [{}])[0],
+            )
+        )
+    return runs
+
+
+def _once(runs: Sequence[Run]) -> list[Run]:
+    """The same run, found in several places, has the same identity and label."""
+    best: dict[str, Run] = {}
+    for run in sorted(runs, key=lambda r: (-len(r.cases), -len(r.edits), json.dumps(r.about, sort_keys=True))):
+        key = json.dumps(run.identity, sort_keys=True)
+        known = best.get(key)
+        best[key] = dataclasses.replace(known, repeats=known.repeats + 1) if known else run
+    return list(best.values())
+
+
+def _told_apart(runs: Sequence[Run]) -> list[Run]:
+    """With the names of models and data as in `identity`, and more where one name means several weights or files."""
+
+    def named(run: Run, what: str) -> str:
+        name, digest = str(run.identity[what]), run.identity.get(f"{what}_sha256")
+        others = {r.identity.get(f"{what}_sha256") for r in runs if r.identity[what] == run.identity[what]}
+        file = f"{run.folder.split('/')[-3]}" if what == "data" else name
+        return name if len(others) == 1 else f"{file}@{str(digest)[:6]}"
+
+    return [dataclasses.replace(run, model=named(run, "model"), data=named(run, "data")) for run in runs]

@@ -1,0 +1,134 @@
+"""The tables of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+from ...errors import needs
+from . import paper
+from .means import COLUMNS, METRICS, ORIGINAL, by_record
+from .runs import Run, editor_place
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNKNOWN = "?"
+
+
+def main_table(frame: pd.DataFrame, family: str, papers: bool = True, bold: str = "**{}**") -> pd.DataFrame:
+    """The paper's layout for one model and setting: a row an editor; efficacy, locality, generality, score a data set.
+
+    Cells are percentages with their standard error; the best editor's is bold. Where the paper has the same model,
+    its figure stands beside ours in brackets, or "n/c" where it was not measured in the same way (`paper.NOTE`).
+    """
+    needs("pandas", "bench")
+    import pandas as pd
+
+    part = frame[frame.family == family]
+    table: dict[str, dict[str, str]] = {}
+    for data in sorted(part.data.unique(), reverse=True):
+        here = part[part.data == data]
+        table[f"{data} n"] = {r.editor: str(r.n) for r in here[here.metric == "efficacy"].itertuples()}
+        for metric in COLUMNS:
+            column = here[here.metric == metric]
+            best = column[column.editor != ORIGINAL]["mean"].round(4).max()
+            cells = {}
+            for r in column.itertuples():
+                error = f" ± {100 * r.se:.1f}" if metric != "score" and r.n > 1 else ""
+                text = f"{100 * r.mean:.1f}{error}"
+                if r.editor != ORIGINAL and round(r.mean, 4) == best:
+                    text = bold.format(text)
+                editor = "original" if r.editor == ORIGINAL else r.editor
+                cells[r.editor] = text + (
+                    paper.beside(r.model, r.setting, editor, data, family, metric) if papers else ""
+                )
+            table[f"{data} {metric}"] = cells
+    editors = sorted(set(part.editor), key=editor_place)
+    columns = {name: [cells.get(e, "/") for e in editors] for name, cells in table.items()}
+    return pd.DataFrame({"editor": editors, **columns})
+
+
+def costs(run: Run) -> dict[str, Any] | None:
+    """What a run's edits cost; None where it has made none.
+
+    Returns:
+        seconds: median over calls of a call's seconds, divided by its records.
+        megabytes: the most that any call needed beyond what was in use before it; None where each took its target
+            vectors from the store.
+        weights: weights changed by a call, or by all calls where they are not rolled back.
+        perplexity: that of the fixed text after the edits, over the unedited model's: infinite where the model has
+            collapsed, None where one of them is not known.
+        refused: records that the editor did not take.
+    """
+    if not run.edits:
+        return None
+    consecutive = run.identity["protocol"] == "consecutive"
+    under_way = consecutive and len(run.edits) < run.about["num_records"]
+    last = run.edits[-1:] if consecutive else run.edits
+    bytes_ = [e["memory_bytes"] for e in run.edits if e.get("memory_bytes") is not None]
+    before = run.perplexity
+    ratios = [e["perplexity"] / before if e["perplexity"] else float("inf") for e in last] if before else []
+    return {
+        "seconds": median(e["seconds"] / len(e["case_ids"]) for e in run.edits),
+        "megabytes": max(bytes_) / 1e6 if bytes_ else None,
+        "weights": int(median(e["weights_changed"] for e in last)),
+        "perplexity": median(ratios) if ratios and not under_way else None,
+        "refused": len(run.refused),
+    }
+
+
+def cost_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Seconds an edit, peak memory, weights changed, perplexity and refused records of each run; see `costs`.
+
+    Times are of one machine, which may have done other things at the time: read them as ratios within a table.
+    """
+    needs("pandas", "bench")
+    import pandas as pd
+
+    rows = []
+    for run in sorted(runs, key=lambda r: (editor_place(r.name)[0], r.data, r.place)):
+        found = costs(run)
+        if found is not None:
+            rows.append(
+                {
+                    "editor": run.name,
+                    "data": run.data,
+                    "seconds / edit": f"{found['seconds']:.2f}",
+                    "peak MB": _number(found["megabytes"], ",.0f"),
+                    "weights changed": f"{found['weights']:,}",
+                    "perplexity ratio": _number(found["perplexity"], ".3f"),
+                    "refused": f"{found['refused']} of {run.about['num_records']}" if found["refused"] else "0",
+                }
+            )
+    table = pd.DataFrame(rows)
+    unknown = "peak MB" in table and (table["peak MB"] == UNKNOWN).all()
+    return table.drop(columns="peak MB") if unknown else table  # no memory, where no run could tell it
+
+
+def _number(value: float | None, form: str) -> str:
+    return UNKNOWN if value is None else format(value, form)
+
+
+def curve_points(run: Run) -> dict[int, list[dict[str, Any]]]:
+    """The rows after each number of consecutive edits that was measured, where more than one was."""
+    points: dict[int, list[dict[str, Any]]] = {}
+    for case in run.cases:
+        points.setdefault(case["after"], []).append(case)
+    return dict(sorted(points.items())) if len(points) > 1 else {}
+
+
+def curve_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """EasyEdit's metrics of all records so far after 1, 10, ... consecutive edits, where a run measured them all."""
+    needs("pandas", "bench")
+    import pandas as pd
+
+    rows = []
+    for run in sorted(runs, key=lambda r: r.place):
+        for k, cases in curve_points(run).items():
+            if len(cases) == k:
+                records = by_record(cases, "easyedit").values()
+                shown = {m: f"{100 * fmean(r[m] for r in records):.1f}" for m in (*METRICS, "score")}
+                rows.append({"editor": run.name, "data": run.data, "edits": k, **shown})
+    return pd.DataFrame(rows)

@@ -1,0 +1,52 @@
+"""The main tables in LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import needs
+from .means import FAMILIES, tidy
+from .runs import Run
+from .tables import main_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HEADS = {"efficacy": "Eff.", "locality": "Loc.", "generality": "Gen.", "score": "Score"}
+DATA_NAMES = {"zsre": "ZsRE", "counterfact": "CounterFact"}
+
+
+def latex(runs: Sequence[Run]) -> str:
+    """The main tables, as wide as a page; needs `\\usepackage{booktabs}`."""
+    out = []
+    for (model, setting), part in tidy(runs).groupby(["model", "setting"], sort=True):
+        for family in FAMILIES:
+            if (part.family == family).any():
+                caption = f"{Path(model).name}, {setting}. {FAMILIES[family]}. Percent, standard error."
+                out.append(_to_latex(main_table(part, family, bold=r"\textbf{{{}}}"), caption))
+    return "\n".join(out)
+
+
+def _to_latex(table: pd.DataFrame, caption: str) -> str:
+    """With a head for each data set, in which the number of records stands, too."""
+    needs("jinja2", "bench")  # by which pandas writes LaTeX
+    import pandas as pd
+
+    names = [column.rsplit(" ", 1) for column in table.columns[1:]]
+    n = {data: table[f"{data} n"].iloc[0] for data, what in names if what == "n"}
+    shown = [(data, what) for data, what in names if what != "n"]
+    heads = [(f"{DATA_NAMES.get(data, data)} ($n = {n[data]}$)", HEADS[what]) for data, what in shown]
+    table = table[["editor", *(f"{data} {what}" for data, what in shown)]]
+    table = table.replace({r" ± ([\d.]+)": r" {\\scriptsize $\\pm$ \1}"}, regex=True)
+    table.columns = pd.MultiIndex.from_tuples([("", "editor"), *heads])
+    text = table.to_latex(
+        index=False,
+        caption=caption.replace("_", r"\_").replace(">", "$>$"),
+        column_format="@{}l" + "r" * len(heads) + "@{}",
+        multicolumn_format="c",
+        position="t",
+    )
+    text = text.replace(r"\begin{tabular}", "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}\n\\begin{tabular}")
+    return text.replace("{table}", "{table*}")

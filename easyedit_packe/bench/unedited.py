@@ -1,0 +1,45 @@
+"""What the unedited model says: measured once for a model and data file, and kept beside the runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from . import metrics
+from .data import Record
+from .environment import short_name
+from .measure import measured, progress
+from .session import Session
+from .store import Rows, StoreError, only_one, read_json, write_json
+
+
+def unedited(
+    folder: Path,
+    session: Session,
+    records: list[Record],
+    data_type: str,
+    generation: bool,
+    environment: dict[str, Any],
+) -> dict[int, dict[str, Any]]:
+    """A row for each case; those that are missing, or lack what greedy decoding says where that is asked for, are
+    measured now.
+
+    Raises:
+        StoreError: the folder belongs to another model of that name.
+    """
+    with only_one(folder, wait=True):
+        rows = Rows(folder / "cases.jsonl", ("case_id", "generation_measured"))
+        name, file = short_name(environment), folder / "run.json"
+        about = read_json(file) if file.is_file() else {"model_sha256": session.digest}
+        if about["model_sha256"] != session.digest:
+            raise StoreError(f"{folder} was measured on another model of that name; take another out=.")
+        if "perplexity" not in about:
+            about["perplexity"] = metrics.perplexity(session.model, session.tok)
+        about["environments"] = about.get("environments", {}) | {name: environment}
+        write_json(file, about)
+        enough = (True,) if generation else (True, False)
+        missing = [r for r in records if not any((r.case_id, have) in rows for have in enough)]
+        for record in progress(missing, f"unedited model, {folder.parent.name}"):
+            row = measured(session.model, session.tok, record, data_type, generation, session.hparams.device)
+            rows.append({"case_id": record.case_id, "generation_measured": generation, "environment": name, **row})
+        return {row["case_id"]: row for row in rows}

@@ -1,0 +1,89 @@
+"""SIGKILL at ten random moments, the same command again each time: the report of a run that was never killed."""
+
+import multiprocessing
+import random
+import time
+
+import pytest
+
+from easyedit_packe.bench.report import find_runs, markdown
+from easyedit_packe.easyedit.statistics import compute_stats
+from easyedit_packe.model.load import load
+
+from .killed import go
+from .world import make_world, settings_of
+
+KILLS = 10
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = make_world(tmp_path_factory.mktemp("world"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PACKE_CACHE", str(folder / "cache"))
+        compute_stats(*load(str(folder / "tiny")), tokens=2000, length=20)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def processes():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([go.__module__])
+    return context
+
+
+def size(folder):
+    return sum(p.stat().st_size for p in folder.rglob("*.jsonl"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("editor", "changes"),
+    [
+        ("PaCKE", {"protocol": "single"}),
+        ("PaCKE", {"protocol": "batch", "batch_size": 3}),
+        ("PaCKE", {"protocol": "consecutive", "curve": [1, 3, 4]}),
+        ("PaCKE+", {"protocol": "single"}),
+        ("PaCKE+", {"protocol": "consecutive", "curve": [2, 5]}),
+        ("AlphaEdit", {"protocol": "consecutive", "curve": [3]}),
+        ("AlphaEdit", {"protocol": "batch", "batch_size": 3, "generation": False}),
+    ],
+    ids=lambda v: v if isinstance(v, str) else v["protocol"],
+)
+def test_the_report_is_the_same_to_the_byte(world, processes, tmp_path, editor, changes):
+    settings = settings_of(world, editor, n=8, out="runs", checkpoint_every=2, **changes)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+
+    def start(folder):
+        folder.mkdir(exist_ok=True)
+        started = processes.Event()
+        process = processes.Process(target=go, args=(settings, folder, started))
+        process.start()
+        assert started.wait(60)
+        return process
+
+    begun = time.perf_counter()
+    process = start(whole)
+    process.join()
+    seconds = time.perf_counter() - begun
+    assert process.exitcode == 0
+
+    chance, kills = random.Random(f"{editor} {changes}"), 0
+    for _ in range(KILLS):
+        process, before = start(killed), size(killed)
+        while process.is_alive() and size(killed) == before:  # it has begun to write
+            time.sleep(0.002)
+        process.join(chance.uniform(0, 0.12 * seconds))
+        process.kill()
+        process.join()
+        kills += process.exitcode == -9
+        for path in killed.rglob("cases.jsonl"):  # and what a kill within a write leaves
+            with path.open("ab") as f:
+                f.write(b'{"case_id": 7, "aft')
+    process = start(killed)
+    process.join()
+    assert process.exitcode == 0
+    assert kills >= KILLS // 2
+    assert markdown(find_runs([killed])) == markdown(find_runs([whole]))
+    for file in whole.rglob("*.json*"):
+        assert (killed / file.relative_to(whole)).read_bytes() == file.read_bytes(), file
