@@ -1,6 +1,7 @@
 """Errors. Each message says what was expected, what came, and what to do."""
 
 import difflib
+import importlib.util
 
 
 class PaCKEError(Exception):
@@ -29,6 +30,22 @@ class EasyEditError(PaCKEError, RuntimeError):
 
 class FetchError(PaCKEError, RuntimeError):
     """A file that has to be fetched or converted once could not be."""
+
+
+class MissingPackageError(PaCKEError, ImportError):
+    """A package that only some commands need is not installed."""
+
+
+def needs(package: str, extra: str) -> None:
+    """Called before the import of a package that only one of this project's extras installs.
+
+    Raises:
+        MissingPackageError: it is not there; the message has the line that installs it.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise MissingPackageError(
+            f'expected the package {package!r}, which is not installed: pip install "easyedit-packe[{extra}]"'
+        )
 
 
 def one_of(value: object, known: list) -> str:

@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from ..model.fetch import DEFAULT_MODEL
+from ..errors import RequestError
+from .options import DEFAULT_MODEL, ModelName
 
 
 def stats(
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="A fetched model's name, a model folder, or a hub name.")
-    ] = DEFAULT_MODEL,
+    model: ModelName = DEFAULT_MODEL,
     corpus: Annotated[str, typer.Option(help="A text file, or `self` to let the model write the text.")] = "self",
     layers: Annotated[str | None, typer.Option(help="For example 4,5,6; default: all.")] = None,
     tokens: Annotated[int, typer.Option(min=1, help="At most so many tokens of text.")] = 60_000,
@@ -24,14 +23,13 @@ def stats(
 
     Example: packe stats --model smollm2-135m --corpus self --layers 4,5,6,7,8
     """
-    from ..easyedit.statistics import compute_stats
-    from ..errors import RequestError
-    from ..model.load import load
-
     try:
         chosen = None if layers is None else [int(layer) for layer in layers.split(",")]
     except ValueError:
         raise RequestError(f"--layers: expected numbers with commas between them, got {layers!r}.") from None
+    from ..easyedit.statistics import compute_stats
+    from ..model.load import load
+
     loaded, tok = load(model)
     files = compute_stats(loaded, tok, corpus, chosen, tokens=tokens, seed=seed, root=stats_dir)
     for layer, file in files.items():

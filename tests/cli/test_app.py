@@ -1,84 +1,97 @@
-"""The `packe` command, as a shell runs it."""
+"""The command as a whole: its help is quick and loads nothing heavy, and errors are one line."""
 
 import json
 import subprocess
 import sys
+import time
+from importlib.metadata import version
 from pathlib import Path
 
-PACKE = Path(sys.executable).parent / "packe"
+import easyedit_packe
+
+from ..conftest import ROOT
+from .common import PACKE, packe, shell
+
+COMMANDS = [
+    [], ["edit"], ["ask"], ["show"], ["apply"], ["revert"], ["merge"], ["bench"], ["report"], ["pack"], ["stats"],
+    ["export"], ["export", "lora"], ["export", "model"], ["easyedit"], ["easyedit", "install"], ["easyedit", "show"],
+    ["model"], ["model", "fetch"],
+]  # fmt: skip
 
 
-def packe(*arguments, **environment):
-    import os
+def test_every_command_is_in_the_list_above():
+    import typer
 
-    return subprocess.run([str(PACKE), *arguments], capture_output=True, text=True, env={**os.environ, **environment})
+    from easyedit_packe.cli.app import app
+
+    def names(group, before=()):
+        yield list(before)
+        for name, command in getattr(group, "commands", {}).items():
+            yield from names(command, (*before, name))
+
+    assert sorted(names(typer.main.get_command(app))) == sorted(COMMANDS)
+
+
+def test_no_help_loads_what_is_heavy():
+    code = f"""
+import contextlib, io, sys
+from easyedit_packe.cli.app import app
+for command in {COMMANDS!r}:
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        try:
+            app([*command, "--help"])
+        except SystemExit as e:
+            assert not e.code, (command, e.code)
+    assert "--help" in said.getvalue() or command == ["bench"], command
+    heavy = {{"torch", "transformers", "pandas", "numpy", "hydra", "omegaconf"}} & sys.modules.keys()
+    assert not heavy, (command, heavy)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_help_is_quick():
+    """0.12 s where `import typer` takes 0.04; torch alone would take more than a second."""
+
+    def seconds(*command):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    floor = min(seconds(sys.executable, "-c", "import typer") for _ in range(3))
+    assert min(seconds(str(PACKE), "--help") for _ in range(3)) < 8 * floor
 
 
 def test_help_shows_examples():
-    assert "easyedit" in packe("--help").stdout
-    assert "Example: packe easyedit install" in packe("easyedit", "install", "--help").stdout
+    assert "easyedit" in packe("--help")
+    assert "Example: packe easyedit install" in packe("easyedit", "install", "--help")
 
 
-def test_show_in_words_and_as_json():
-    shown = json.loads(packe("easyedit", "show", "--json").stdout)
-    assert packe("easyedit", "show").stdout.startswith(f"EasyEdit {shown['version']}")
-    assert Path(shown["root"], "easyeditor").is_dir()
+def test_version():
+    assert packe("--version") == f"packe {easyedit_packe.__version__}\n"
+    assert version("easyedit-packe") == easyedit_packe.__version__
 
 
 def test_errors_are_one_line_and_a_code(tmp_path):
-    run = packe("model", "fetch", "smollm")
+    run = shell("model", "fetch", "smollm")
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr.startswith("packe: no model 'smollm' to fetch; did you mean 'smollm2-135m'")
     assert run.stderr.count("\n") == 1
-    run = packe("easyedit", "show", EASYEDIT_HOME=str(tmp_path))
+    run = shell("easyedit", "show", EASYEDIT_HOME=str(tmp_path))
     assert run.returncode == 1
     assert "EASYEDIT_HOME" in run.stderr
-    assert packe("easyedit", "shew").returncode == 2
+    assert shell("easyedit", "shew").returncode == 2
 
 
-def test_install_from_a_path(tmp_path):
-    root = json.loads(packe("easyedit", "show", "--json").stdout)["root"]
-    run = packe("easyedit", "install", "--path", root, "--json", PACKE_CACHE=str(tmp_path), EASYEDIT_HOME="")
-    assert Path(json.loads(run.stdout)["root"]) == Path(root)
+def test_which_easyedit_in_words_and_as_json():
+    shown = json.loads(packe("easyedit", "show", "--json"))
+    assert packe("easyedit", "show").startswith(f"EasyEdit {shown['version']}")
+    assert Path(shown["root"], "easyeditor").is_dir()
+
+
+def test_install_from_a_path(tmp_path, monkeypatch):
+    root = json.loads(packe("easyedit", "show", "--json"))["root"]
+    monkeypatch.setenv("PACKE_CACHE", str(tmp_path))
+    monkeypatch.setenv("EASYEDIT_HOME", "")
+    found = json.loads(packe("easyedit", "install", "--path", root, "--json"))
+    assert Path(found["root"]) == Path(root)
     assert (tmp_path / "EasyEdit").resolve() == Path(root)
-
-
-def test_many_requests_as_json_then_merge_and_show(tmp_path):
-    requests = [
-        {"prompt": "{} is located in the city of", "subject": "The Eiffel Tower", "target_new": "Rome"},
-        {"prompt": "The chemical symbol for gold is", "target_new": "Zn", "rephrase_prompt": "Gold is written as"},
-    ]
-    (tmp_path / "facts.json").write_text(json.dumps(requests))
-    out = tmp_path / "p.safetensors"
-    run = packe("edit", "--requests", str(tmp_path / "facts.json"), "--out", str(out), "--json")
-    result = json.loads(run.stdout)
-    assert [e["efficacy"] for e in result["edits"]] == [1.0, 1.0]
-    assert result["edits"][0]["before"].startswith("Paris")
-    assert result["edits"][0]["after"].startswith("Rome")
-    assert len(result["edits"][1]["generality"]) == 1
-    shown = json.loads(packe("show", str(out), "--json").stdout)
-    assert [r["target_new"] for r in shown["requests"]] == ["Rome", "Zn"]
-    assert len(shown["norm_by_layer"]) == 30
-    assert "█" in packe("show", str(out)).stdout
-    assert packe("merge", str(out), "--out", str(tmp_path / "m.safetensors")).returncode == 0
-    assert packe("merge", str(out), str(out), "--out", str(tmp_path / "n.safetensors")).returncode == 1
-
-
-def test_bad_input_of_the_patch_commands(tmp_path):
-    (tmp_path / "bad.safetensors").write_bytes(b"no")
-    for arguments, message in [
-        (["show", str(tmp_path / "bad.safetensors")], "expected a safetensors file"),
-        (["show", str(tmp_path / "none.safetensors")], "cannot be read"),
-        (["edit", "--prompt", "a", "--out", "x"], "expected --prompt and --target"),
-        (["edit", "--prompt", "a", "--target", "", "--out", "x"], "non-empty text"),
-        (["edit", "--requests", str(tmp_path / "bad.safetensors"), "--out", "x"], "JSON"),
-        (["ask", "--model", "nowhere", "hello"], "no model 'nowhere'"),
-        (
-            ["edit", "--prompt", "a", "--target", "b", "--model", str(tmp_path), "--out", "x"],
-            "name some with --hparams",
-        ),
-    ]:
-        run = packe(*arguments)
-        assert run.returncode == 1, arguments
-        assert message in run.stderr
-        assert "Traceback" not in run.stderr

@@ -1,0 +1,96 @@
+"""`packe bench`, `report` and `pack`: editors compared, and the comparison shown and kept."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import needs
+
+SETTINGS = Path(__file__).parent.parent / "bench" / "settings.py"
+WIDTH = 100
+
+
+def bench(
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="[key=value]... [-m] [--help]")] = None,
+) -> None:
+    """Run one editor on one data set by one protocol (a Hydra application)."""
+    if not {"--help", "-h"}.isdisjoint(arguments or ()):
+        typer.echo(_help())
+        return
+    _need_the_extra()
+    from ..bench.app import main
+
+    sys.exit(main(arguments or []))
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="The out= folder of `packe bench`, or folders in it.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for report.md, report.csv and report.tex.")
+    ] = None,
+) -> None:
+    """Show benchmark runs as the paper's tables; rows stand together only where they can be compared.
+
+    Example: packe report runs --out tables
+    """
+    _need_the_extra()
+    from ..bench.report import write_report
+
+    typer.echo(write_report(runs, out), nl=False)
+
+
+def pack(
+    folder: Annotated[Path, typer.Argument(help="The out= folder of `packe bench`.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="The .jsonl.zst file to write.", show_default=False)],
+) -> None:
+    """Keep the rows of many runs in one small file, which `packe report` reads as it reads their folders.
+
+    Example: packe pack runs runs.jsonl.zst
+    """
+    _need_the_extra()
+    from ..bench.archive import pack
+
+    pack(folder, file)
+    typer.echo(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
+
+
+def _need_the_extra() -> None:
+    for package in ("hydra", "pandas", "tabulate", "zstandard"):
+        needs(package, "bench")
+
+
+def _help() -> str:
+    """Every setting in its own words, read from the source: Hydra and what it would load take seconds."""
+    settings = "\n".join(
+        textwrap.fill(text, WIDTH, initial_indent=f"  {name:<18}", subsequent_indent=" " * 20)
+        for name, text in _settings()
+    )
+    return f"""\
+Run one editor on one data set by one protocol; killed at any moment, the same command goes on where it stopped.
+
+  packe bench editor=ROME data=zsre data_dir=zsre_mend_eval.json protocol=single n=20
+  packe bench -m editor=PaCKE,ROME,MEMIT data=zsre,counterfact seed=1,2     (every combination)
+  packe bench editor=all data=zsre n=5      (every editor that has the protocol; ends with the table)
+  packe report runs
+
+Settings, as key=value; `packe bench --cfg job` prints their values, `packe bench --hydra-help` what Hydra adds:
+
+{settings}"""
+
+
+def _settings() -> Iterator[tuple[str, str]]:
+    """(name, meaning) of each field of `bench.settings.Settings`: the text that stands under it."""
+    source = ast.parse(SETTINGS.read_text(encoding="utf-8"))
+    (body,) = [c.body for c in source.body if isinstance(c, ast.ClassDef) and c.name == "Settings"]
+    for field, below in itertools.pairwise(body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                yield name, " ".join(text.split())

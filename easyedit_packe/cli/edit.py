@@ -1,0 +1,152 @@
+"""`packe edit` and `packe ask`: facts in, a patch out; and what the model then says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import HyperParamsError, RequestError
+from .loading import dtype_of, loaded, spinner
+from .options import DEFAULT_MODEL, AsJson, Dtype, ModelName, NewPatch
+
+if TYPE_CHECKING:
+    from ..config import HyperParams
+
+
+def edit(
+    out: NewPatch,
+    prompt: Annotated[str | None, typer.Option(help="Text before the new answer; {} stands for the subject.")] = None,
+    target: Annotated[str | None, typer.Option(help="The new answer.")] = None,
+    subject: Annotated[str | None, typer.Option(help="What the fact is about; PaCKE+ needs it to generalise.")] = None,
+    rephrase: Annotated[list[str] | None, typer.Option(help="Only measured. May be repeated.")] = None,
+    requests: Annotated[Path | None, typer.Option(help="JSON list of EasyEdit requests, for many facts.")] = None,
+    model: ModelName = DEFAULT_MODEL,
+    editor: Annotated[str, typer.Option(help="PaCKE, or PaCKE+.")] = "PaCKE",
+    hparams: Annotated[str | None, typer.Option(help="YAML file or shipped name; default: the model's.")] = None,
+    dtype: Annotated[
+        Dtype,
+        typer.Option(
+            help="Precision to load the model in, and of the patch; auto: as the checkpoint is stored. Changes are "
+            "computed in float32 and rounded to it: bfloat16 rounds small ones away (of the paper's 1e-5 steps, most), "
+            "float32 keeps all, and its patch then fits the model in float32 only."
+        ),
+    ] = Dtype.AUTO,
+    as_json: AsJson = False,
+) -> None:
+    """Edit one fact, or many, and write the edit as a patch; the model itself is not changed.
+
+    Example: packe edit --prompt "The Eiffel Tower is located in the city of" --target Rome --out rome.safetensors
+
+    Example: packe edit --requests facts.json --model ./my-llama --hparams llama3-8b --out facts.safetensors
+
+    Example: packe edit --editor PaCKE+ --subject "The Louvre" --prompt "{} is in" --target Rome --out rome.safetensors
+    """
+    from ..editor import compute_patch
+    from ..model.generation import greedy, token_accuracy
+    from ..requests import read_requests
+
+    asked = _asked(prompt, target, subject, rephrase, requests)
+    facts = read_requests(asked)
+    settings = _settings(hparams, editor, model)
+    net, tok = loaded(model, dtype)
+    before = [greedy(net, tok, f.prompt) for f in facts]
+    with spinner(_what_takes_time(len(facts), settings.ALG)):
+        patch = compute_patch(net, tok, asked, settings)
+    patch.info["base_model"] = model
+    patch.apply(net)
+    rows: list[dict[str, Any]] = [
+        {
+            "prompt": f.prompt,
+            "target": f.target,
+            "before": was,
+            "after": greedy(net, tok, f.prompt),
+            "efficacy": token_accuracy(net, tok, f.prompt, f.target),
+            "generality": [token_accuracy(net, tok, p, f.target) for p in _paraphrases(raw)],
+        }
+        for f, raw, was in zip(facts, asked, before, strict=True)
+    ]
+    patch.info["metrics"] = [{k: r[k] for k in ("efficacy", "generality")} for r in rows]
+    patch.save(out)
+    if as_json:
+        typer.echo(json.dumps({"patch": str(out), "bytes": out.stat().st_size, "edits": rows}))
+        return
+    for r, raw in zip(rows, asked, strict=True):
+        typer.echo(f"{r['prompt']}\n  before: {r['before']}\n  after:  {r['after']}")
+        for p, share in zip(_paraphrases(raw), r["generality"], strict=True):
+            typer.echo(f"  {p}: {share:.0%} of the target's tokens")
+    typer.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+def ask(
+    prompt: Annotated[str, typer.Argument(help="Text to continue.", show_default=False)],
+    patch: Annotated[
+        list[Path] | None, typer.Option("--patch", "-p", help="Try with this edit. May be repeated.")
+    ] = None,
+    model: ModelName = DEFAULT_MODEL,
+    tokens: Annotated[int, typer.Option(help="Most tokens to say.")] = 12,
+    as_json: AsJson = False,
+) -> None:
+    """Let a model continue a text, greedily, with or without edits.
+
+    Example: packe ask --patch rome.safetensors "The Eiffel Tower is located in the city of"
+    """
+    from ..model.generation import greedy
+    from ..patch import WeightPatch
+
+    edits = [WeightPatch.load(p) for p in patch or []]
+    net, tok = loaded(model, dtype_of(edits[0]) if edits else "auto")
+    for p in edits:
+        p.apply(net)
+    said = greedy(net, tok, prompt, tokens)
+    typer.echo(json.dumps({"prompt": prompt, "answer": said}) if as_json else said)
+
+
+def _asked(
+    prompt: str | None, target: str | None, subject: str | None, rephrase: Sequence[str] | None, file: Path | None
+) -> list[dict[str, Any]]:
+    """EasyEdit requests, from the options or from a file."""
+    if file is None:
+        if prompt is None or target is None:
+            raise RequestError("expected --prompt and --target, or --requests with a JSON file.")
+        return [{"prompt": prompt, "target_new": target, "subject": subject, "rephrase_prompt": rephrase}]
+    if prompt is not None or target is not None:
+        raise RequestError("expected either --requests or --prompt and --target, got both.")
+    try:
+        requests = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise RequestError(f"{file} is not readable as JSON: {e}.") from None
+    if not isinstance(requests, list):
+        raise RequestError(f"{file}: expected a JSON list of requests, got {type(requests).__name__}.")
+    return requests
+
+
+def _paraphrases(request: dict[str, Any]) -> list[str]:
+    """Prompts that are only measured; EasyEdit's files hold one, or several, or none."""
+    given = request.get("rephrase_prompt")
+    return [given] if isinstance(given, str) else list(given or [])
+
+
+def _settings(name: str | None, editor: str, model: str) -> HyperParams:
+    """Hyper-parameters from a file, or else the ones that are shipped for the model's name."""
+    from ..config import load_hparams
+
+    if name is not None:
+        settings = load_hparams(name, editor)
+    else:
+        try:
+            settings = load_hparams(Path(model).name, editor)
+        except HyperParamsError as e:
+            raise HyperParamsError(
+                f"no hyper-parameters are shipped for {model!r}; name some with --hparams. {e}"
+            ) from e
+    settings.device, settings.model_name = None, model
+    return settings
+
+
+def _what_takes_time(facts: int, algorithm: str) -> str:
+    once = "; the first edit of a model also lets it write background text, about a minute" * (algorithm == "PaCKE+")
+    return f"editing {facts} fact{'s' * (facts > 1)}{once}"

@@ -1,0 +1,78 @@
+"""Models for the commands: loaded by name, changed by a patch, and written again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+
+from ..errors import FetchError, PatchError, one_of
+from ..model.fetch import SOURCES
+
+if TYPE_CHECKING:
+    from ..patch import WeightPatch
+
+
+def loaded(name: str, dtype: str = "auto") -> tuple[Any, Any]:
+    """(model, tokeniser), on the GPU where there is one.
+
+    Args:
+        name: of a fetched model, a folder, or owner/name on the hub.
+        dtype: float32, bfloat16, float16; "auto" takes what the checkpoint is stored in.
+
+    Raises:
+        FetchError: there is no such model, or it cannot be read.
+    """
+    if name not in SOURCES and not Path(name).exists() and name.count("/") != 1:
+        raise FetchError(
+            f"no model {name!r}: not a folder, not a hub name (owner/model); {one_of(name, sorted(SOURCES))}."
+        )
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    from ..model.load import load
+
+    transformers_logging.disable_progress_bar()
+    try:
+        with spinner(f"loading {name}"):
+            model, tok = load(name, dtype=dtype)
+    except (OSError, ValueError) as e:  # with a paragraph of advice on the hub
+        raise FetchError(f"model {name!r} cannot be loaded: {str(e).strip().splitlines()[0]}") from e
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tok
+
+
+def dtype_of(patch: WeightPatch) -> str:
+    """The precision of the model that a patch was made on, and outside of which it fits no model."""
+    for s in patch.slices.values():
+        return str(s.new.dtype).removeprefix("torch.")
+    return "auto"
+
+
+def rewrite(file: Path, name: str, out: Path | None, verb: Literal["apply", "revert"]) -> None:
+    """Load a model, put a patch in or take it out, and write the model to `out`, or else where it came from.
+
+    Raises:
+        PatchError: the patch does not fit, or the place is not the user's own to write to.
+    """
+    from ..patch import WeightPatch
+
+    if out is None and name in SOURCES:
+        raise PatchError(f"{name} is shared by everything on this machine; give a folder of your own with --out.")
+    if out is None and not Path(name).is_dir():
+        raise PatchError(f"{name} is not a folder that could be changed; give one with --out.")
+    patch = WeightPatch.load(file)
+    model, tok = loaded(name, dtype_of(patch))
+    getattr(patch, verb)(model)
+    folder = out or Path(name)
+    with spinner(f"writing {folder}"):
+        model.save_pretrained(folder)
+        tok.save_pretrained(folder)
+    typer.echo(f"wrote {folder}")
+
+
+def spinner(what: str) -> Any:
+    """Says on standard error what takes so long; shows nothing where that is no terminal."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(what)

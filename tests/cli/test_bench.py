@@ -1,0 +1,56 @@
+"""`packe bench`, `report` and `pack`, as far as the commands themselves go."""
+
+import dataclasses
+import importlib
+import sys
+
+import pytest
+
+from easyedit_packe.bench.settings import Settings
+from easyedit_packe.cli.bench import _settings
+from easyedit_packe.errors import MissingPackageError
+
+from .common import packe, shell
+
+
+def test_help_explains_every_setting():
+    told = dict(_settings())
+    assert list(told) == [f.name for f in dataclasses.fields(Settings)]
+    assert all(told.values())
+    said = packe("bench", "--help")
+    assert all(f"\n  {name} " in said for name in told)
+    assert max(map(len, said.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("package", ["hydra", "pandas", "tabulate", "zstandard"])
+@pytest.mark.parametrize("command", [["bench", "n=1"], ["report", "runs"], ["pack", "runs", "runs.jsonl.zst"]])
+def test_a_missing_package_is_one_line_that_installs_it(monkeypatch, package, command):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingPackageError) as e:
+        packe(*command)
+    assert str(e.value).endswith('pip install "easyedit-packe[bench]"')
+    assert "\n" not in str(e.value)
+    assert repr(package) in str(e.value)
+
+
+def test_a_shell_sees_no_traceback_without_the_extra(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['pandas'] = None\n")
+    run = shell("bench", "n=1", PYTHONPATH=str(tmp_path))
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == (
+        "packe: expected the package 'pandas', which is not installed: pip install \"easyedit-packe[bench]\"\n"
+    )
+
+
+def test_pack_hands_over_folder_and_file(tmp_path, monkeypatch):
+    archive = importlib.import_module("easyedit_packe.bench.archive")
+    given = []
+
+    def keep(folder, file):
+        given.append((folder, file))
+        file.write_bytes(b"x" * 1_500_000)
+
+    monkeypatch.setattr(archive, "pack", keep)
+    out = tmp_path / "runs.jsonl.zst"
+    assert packe("pack", tmp_path, out) == f"wrote {out} (1.5 MB)\n"
+    assert given == [(tmp_path, out)]

@@ -1,0 +1,147 @@
+"""Facts in, a patch out, and what is done with it: on tiny checkpoints, and on the real model by a shell."""
+
+import json
+import re
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from transformers import AutoModelForCausalLM
+
+from easyedit_packe import PaCKEError, PaCKEHyperParams, PaCKEPlusHyperParams, WeightPatch
+
+from ..conftest import REQUESTS, assert_same_bits, make_model, make_tokenizer, snapshot
+from .common import packe, shell
+
+PROMPT, TARGET = REQUESTS[0]["prompt"], REQUESTS[0]["target_new"]
+FACT = ["--prompt", PROMPT, "--target", TARGET, "--subject", "Anna Berg"]
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A tiny Llama's folder, stored in bfloat16, and hyper-parameters that edit it."""
+    folder = tmp_path / "tiny"
+    make_model("llama", torch.bfloat16).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    # So many nodes that an edit certainly moves a weight by less than bfloat16 can say.
+    for hparams in (
+        PaCKEHyperParams(num_critical_paths=20, lr=1e-3, num_steps=20),
+        PaCKEPlusHyperParams(num_critical_paths=8),
+    ):
+        OmegaConf.save(OmegaConf.create({**hparams.to_dict(), "model_name": "tiny"}), tmp_path / f"{hparams.ALG}.yaml")
+    return folder
+
+
+def edited(checkpoint, out, *more, editor="PaCKE"):
+    hparams = checkpoint.parent / f"{editor}.yaml"
+    options = ["--model", checkpoint, "--hparams", hparams, "--editor", editor, "--out", out, "--json"]
+    return json.loads(packe("edit", *FACT, *options, *more))
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "float16"])
+def test_the_patch_has_the_precision_that_was_asked_for(checkpoint, tmp_path, dtype):
+    out = tmp_path / "p.safetensors"
+    edited(checkpoint, out, "--dtype", dtype)
+    found = {s.new.dtype for s in WeightPatch.load(out).slices.values()}
+    assert found == {torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)}
+
+
+def test_float32_keeps_what_bfloat16_rounds_away(checkpoint, tmp_path):
+    """The edit is trained in float32 either way; only in bfloat16 do weights stay that it means to move."""
+    patches = {}
+    for dtype in ("float32", "bfloat16"):
+        edited(checkpoint, tmp_path / dtype, "--dtype", dtype)
+        patches[dtype] = WeightPatch.load(tmp_path / dtype)
+    shares = {k: (sum(int((s.change != 0).sum()) for s in p.slices.values()) / p.num_weights) for k, p in patches.items()}
+    assert shares["bfloat16"] < shares["float32"]
+
+
+def test_every_command_loads_the_model_in_the_patchs_precision(checkpoint, tmp_path):
+    """A patch made in float32 of a bfloat16 checkpoint: tried, applied, and taken out bit for bit."""
+    patch, folder = tmp_path / "p.safetensors", tmp_path / "edited"
+    (row,) = edited(checkpoint, patch, "--dtype", "float32")["edits"]
+    ask = ["ask", "--tokens", 8, PROMPT]
+    assert packe(*ask, "--model", checkpoint, "--patch", patch).strip() == row["after"]
+    packe("apply", patch, "--model", checkpoint, "--out", folder)
+    assert packe(*ask, "--model", folder).strip() == row["after"]
+    packe("revert", patch, "--model", folder)
+    original = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    assert_same_bits(AutoModelForCausalLM.from_pretrained(folder), snapshot(original))
+    packe("export", "model", patch, tmp_path / "exported", "--model", checkpoint)
+    assert packe(*ask, "--model", tmp_path / "exported").strip() == row["after"]
+
+
+def test_the_editor_is_chosen_by_its_name(checkpoint, tmp_path):
+    for editor in ("PaCKE", "PaCKE+"):
+        out = tmp_path / f"{editor}.safetensors"
+        (row,) = edited(checkpoint, out, "--dtype", "float32", editor=editor)["edits"]
+        assert row["efficacy"] == 1.0
+        assert row["after"].startswith(TARGET)
+        assert WeightPatch.load(out).info["hparams"]["alg_name"] == editor
+    with pytest.raises(PaCKEError, match="editor: did you mean 'PaCKE'"):
+        packe("edit", *FACT, "--editor", "PACK", "--model", checkpoint, "--out", tmp_path / "x")
+
+
+def test_show_merge_and_export_lora(checkpoint, tmp_path):
+    out = tmp_path / "p.safetensors"
+    edited(checkpoint, out)
+    shown = json.loads(packe("show", out, "--json"))
+    assert [(r["prompt"], r["target_new"]) for r in shown["requests"]] == [(PROMPT, TARGET)]
+    norms = WeightPatch.load(out).norms()
+    by_hand = {str(i): sum(v**2 for k, v in norms.items() if f"layers.{i}." in k) ** 0.5 for i in range(3)}
+    assert shown["norm_by_layer"] == pytest.approx(by_hand)
+    bars = {int(i): len(bar) for i, bar in re.findall(r"layer +(\d+) (█+)", packe("show", out))}
+    most = max(by_hand.values())
+    assert bars == {i: round(40 * by_hand[str(i)] / most) for i in range(3)}
+    packe("merge", out, "--out", tmp_path / "m.safetensors")
+    assert WeightPatch.load(tmp_path / "m.safetensors").num_weights == WeightPatch.load(out).num_weights
+    with pytest.raises(PaCKEError, match="not made on top"):
+        packe("merge", out, out, "--out", tmp_path / "n.safetensors")
+    assert "rank" in packe("export", "lora", out, tmp_path / "adapter")
+
+
+def test_a_place_that_is_not_the_users_is_not_written_to(checkpoint, tmp_path):
+    out = tmp_path / "p.safetensors"
+    edited(checkpoint, out)
+    for model, why in (("smollm2-135m", "is shared by everything"), ("owner/name", "is not a folder")):
+        with pytest.raises(PaCKEError, match=why):
+            packe("apply", out, "--model", model)
+
+
+def test_bad_input(tmp_path):
+    (tmp_path / "bad.safetensors").write_bytes(b"no")
+    (tmp_path / "empty").mkdir()
+    for arguments, message in [
+        (["show", tmp_path / "bad.safetensors"], "expected a safetensors file"),
+        (["show", tmp_path / "none.safetensors"], "cannot be read"),
+        (["edit", "--prompt", "a", "--out", "x"], "expected --prompt and --target"),
+        (["edit", "--prompt", "a", "--target", "b", "--requests", "c", "--out", "x"], "got both"),
+        (["edit", "--prompt", "a", "--target", "", "--out", "x"], "non-empty text"),
+        (["edit", "--requests", tmp_path / "bad.safetensors", "--out", "x"], "JSON"),
+        (["ask", "--model", "nowhere", "hello"], "no model 'nowhere'"),
+        (["ask", "--model", tmp_path / "empty", "hello"], "cannot be loaded"),
+        (["edit", "--prompt", "a", "--target", "b", "--model", tmp_path, "--out", "x"], "name some with --hparams"),
+    ]:
+        with pytest.raises(PaCKEError, match=message):
+            packe(*arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("editor", ["PaCKE", "PaCKE+"])
+def test_the_shipped_settings_edit_the_default_model(tmp_path, editor):
+    requests = [
+        {"prompt": "{} is located in the city of", "subject": "The Eiffel Tower", "target_new": "Rome"},
+        {"prompt": "The chemical symbol for gold is", "target_new": "Zn", "rephrase_prompt": "Gold is written as"},
+    ]
+    (tmp_path / "facts.json").write_text(json.dumps(requests))
+    out = tmp_path / "p.safetensors"
+    run = shell("edit", "--requests", str(tmp_path / "facts.json"), "--editor", editor, "--out", str(out), "--json")
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout)
+    assert [e["efficacy"] for e in result["edits"]] == [1.0, 1.0]
+    assert result["edits"][0]["before"].startswith("Paris")
+    assert result["edits"][0]["after"].startswith("Rome")
+    assert len(result["edits"][1]["generality"]) == 1
+    shown = json.loads(packe("show", out, "--json"))
+    assert [r["target_new"] for r in shown["requests"]] == ["Rome", "Zn"]
+    assert len(shown["norm_by_layer"]) == {"PaCKE": 30, "PaCKE+": 12}[editor]
