@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .means import ORIGINAL
-from .runs import Run
+from .runs import Run, editor_place
 
 Maker = tuple[str, str]
 """Editor and data set."""
 
-UNKNOWN = "unknown"
+UNKNOWN = "not recorded"
 SEED = "seed"
 
 
@@ -47,20 +47,21 @@ def _facts(runs: Sequence[Run]) -> Iterator[tuple[Maker, dict[str, str]]]:
 
 def _described(environment: dict[str, Any]) -> dict[str, str]:
     hardware = environment.get("hardware", {})
-    cores = f"with {hardware['cpus']} CPU cores, {hardware['threads']} threads" if "cpus" in hardware else UNKNOWN
+    counts = {what: hardware.get(key) for what, key in (("CPU core", "cpus"), ("thread", "threads"))}
+    cores = ", ".join(f"{n} {what}{'s' * (n != 1)}" for what, n in counts.items() if n)
     return {
         "EasyEdit": environment.get("easyedit", UNKNOWN).removeprefix("EasyEdit "),
         **{package: version or UNKNOWN for package, version in sorted(environment.get("versions", {}).items())},
         "Python": hardware.get("python", UNKNOWN),
         "commit": environment.get("commit") or UNKNOWN,
-        "machine": hardware.get("gpu") or cores,
+        "machine": hardware.get("gpu") or cores or UNKNOWN,
     }
 
 
 def _names(makers: set[Maker], everyone: set[Maker]) -> str:
     """An editor whose rows are meant on all its data sets stands by its name alone."""
     names = []
-    for editor in dict.fromkeys(name for name, _ in sorted(makers)):
+    for editor in sorted({name for name, _ in makers}, key=editor_place):
         here = sorted(data for name, data in makers if name == editor)
         everywhere = sorted(data for name, data in everyone if name == editor)
         names.append(editor if here == everywhere else f"{editor} on {' and '.join(here)}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from ...errors import needs
 from ..archive import Row
@@ -39,30 +39,26 @@ class Mean(NamedTuple):
 
 def score(values: Mapping[str, float]) -> float:
     """The paper's: the mean of efficacy, generality and locality, of those that exist."""
-    return fmean(values[m] for m in METRICS if m in values)
+    return float(np.mean([values[m] for m in METRICS if m in values]))
 
 
 def by_record(cases: Iterable[Row], family: str) -> dict[Any, dict[str, float]]:
-    """Each record's metrics and score; the mean over seeds, which are no new records."""
+    """Each record's metrics and score, in the records' order; the mean over seeds, which are no new records."""
     found: dict[Any, list[Mapping[str, float]]] = {}
-    for case in cases:
+    for case in sorted(cases, key=lambda c: (str(type(c["case_id"])), c["case_id"])):
         if family in case:
             found.setdefault(case["case_id"], []).append(case[family])
     records = {}
     for case_id, several in found.items():
-        values = {m: fmean(row[m] for row in several) for m in METRICS if m in several[0]}
+        values = {m: float(np.mean([row[m] for row in several])) for m in METRICS if m in several[0]}
         records[case_id] = {**values, "score": score(values)}
     return records
 
 
 def mean(values: Sequence[float]) -> Mean:
-    """Exact sums, so that the order of the values does not matter.
-
-    Raises:
-        ValueError: there is none.
-    """
-    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return Mean(fmean(values), error, len(values))
+    """Of one value or more."""
+    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return Mean(float(np.mean(values)), float(error), len(values))
 
 
 def difference(ours: Mapping[Any, Mapping[str, float]], theirs: Mapping[Any, Mapping[str, float]], metric: str) -> Mean:
@@ -82,6 +78,11 @@ def verdict(found: Mean) -> str:
     return "better" if found.mean > 0 else "worse"
 
 
+def percent(share: float) -> str:
+    """With one decimal; never "-0.0"."""
+    return f"{100 * share:z.1f}"
+
+
 def comparable(runs: Sequence[Run]) -> dict[Group, list[Run]]:
     """Runs that can stand in tables, by what they have in common."""
     groups: dict[Group, list[Run]] = {}
@@ -91,9 +92,17 @@ def comparable(runs: Sequence[Run]) -> dict[Group, list[Run]]:
     return groups
 
 
+def measured_by(runs: Sequence[Run]) -> dict[tuple[str, int], set[Any]]:
+    """Records that each editor, with each seed, has measured: those of runs that start at other records together."""
+    records: dict[tuple[str, int], set[Any]] = {}
+    for run in runs:
+        records.setdefault((run.name, run.identity["seed"]), set()).update(run.measured)
+    return records
+
+
 def shared_records(runs: Sequence[Run]) -> set[Any]:
-    """Records that all the runs have measured."""
-    return set.intersection(*(run.measured for run in runs))
+    """Records that all editors of one group have measured, with all their seeds."""
+    return set.intersection(*measured_by(runs).values())
 
 
 def editors_cases(runs: Sequence[Run], kept: set[Any] | None) -> dict[str, list[Row]]:
@@ -124,7 +133,7 @@ def tidy(runs: Sequence[Run], common: bool = True) -> pd.DataFrame:
     for (model, setting, data), members in comparable(runs).items():
         kept = shared_records(members) if common else None
         for editor, cases in sorted(editors_cases(members, kept).items(), key=lambda item: editor_place(item[0])):
-            seeds = sum(run.name == editor for run in members) or 1
+            seeds = len({run.identity["seed"] for run in members if run.name == editor}) or 1
             base = {"model": model, "setting": setting, "data": data, "editor": editor, "seeds": seeds}
             for family in FAMILIES:
                 records = by_record(cases, family)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..editors import EDITORS
-from .means import comparable, shared_records
+from .means import comparable, measured_by, shared_records
 from .runs import Run
 from .tables import curve_points
 
@@ -54,7 +54,7 @@ def _mixed(runs: Sequence[Run]) -> Iterator[str]:
 
 def _settings(run: Run) -> dict[str, Any]:
     identity = run.identity
-    return {**identity.get("hparams", {}), **{k: identity.get(k) for k in ("start", "batch_size")}}
+    return {**identity.get("hparams", {}), "batch_size": identity.get("batch_size")}
 
 
 def _keys(runs: Sequence[Run]) -> set[str]:
@@ -76,10 +76,11 @@ def few_shared(runs: Sequence[Run]) -> list[str]:
     """For each data set whose tables rest on fewer records than were measured: how many, and who lacks the others."""
     warnings = []
     for (_, _, data), members in comparable(runs).items():
-        measured = set.union(*(run.measured for run in members))
+        by_editor = measured_by(members)
+        measured = set.union(*by_editor.values())
         shared = len(shared_records(members))
         if shared < len(measured):
-            short = [f"{run.name} ({len(run.measured)})" for run in members if run.measured != measured]
+            short = [f"{name} ({len(has)})" for (name, _), has in by_editor.items() if has != measured]
             number = "record stands" if shared == 1 else "records stand"
             warnings.append(
                 f"**Only {shared} of {len(measured)} measured {number} in the tables of {data}**, those that all "

@@ -108,9 +108,9 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
         BenchError: a path does not exist, or there is no run at all.
         StoreError: an archive is damaged.
     """
-    paths = [Path(p) for p in paths]
+    places = [Path(path) for path in paths]
     found: list[Run] = []
-    for path in paths:
+    for path in places:
         if not path.exists():
             raise BenchError(
                 f"no folder or archive {str(path)!r}; give the out= folder of `packe bench`, folders in it, or files "
@@ -121,7 +121,7 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
         for file in sorted(path.rglob(f"*{SUFFIX}")) if path.is_dir() else [path]:
             found += _assembled(read(file))
     if not found:
-        raise BenchError(f"no run in {', '.join(map(str, paths))}; make one with `packe bench`.")
+        raise BenchError(f"no run in {', '.join(map(str, places))}; make one with `packe bench`.")
     return sorted(_told_apart(_once(found)), key=lambda run: run.place)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean, median
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ...errors import needs
 from . import paper
-from .means import COLUMNS, METRICS, ORIGINAL, by_record
+from .means import COLUMNS, ORIGINAL, by_record, mean, percent
 from .runs import Run, editor_place
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def main_table(frame: pd.DataFrame, family: str, papers: bool = True, bold: str 
             best = column[column.editor != ORIGINAL]["mean"].round(4).max()
             cells = {}
             for r in column.itertuples():
-                error = f" ± {100 * r.se:.1f}" if metric != "score" and r.n > 1 else ""
-                text = f"{100 * r.mean:.1f}{error}"
+                error = f" ± {percent(r.se)}" if metric != "score" and r.n > 1 else ""
+                text = f"{percent(r.mean)}{error}"
                 if r.editor != ORIGINAL and round(r.mean, 4) == best:
                     text = bold.format(text)
                 editor = "original" if r.editor == ORIGINAL else r.editor
@@ -129,6 +129,6 @@ def curve_table(runs: Sequence[Run]) -> pd.DataFrame:
         for k, cases in curve_points(run).items():
             if len(cases) == k:
                 records = by_record(cases, "easyedit").values()
-                shown = {m: f"{100 * fmean(r[m] for r in records):.1f}" for m in (*METRICS, "score")}
+                shown = {m: percent(mean([r[m] for r in records]).mean) for m in COLUMNS}
                 rows.append({"editor": run.name, "data": run.data, "edits": k, **shown})
     return pd.DataFrame(rows)
