@@ -11,11 +11,9 @@ import tempfile
 from pathlib import Path
 
 from ..errors import EasyEditError
-from .locate import PYPI_RELEASE, Found, clone_dir, is_easyedit, locate
+from .locate import PYPI_RELEASE, TESTED_COMMIT, Found, clone_dir, is_easyedit, locate
 
 REPOSITORY = "https://github.com/zjunlp/EasyEdit"
-TESTED_COMMIT = "14cea82"
-"""The commit this package is tested with (short; HEAD of 2026-07)."""
 
 
 def install(ref: str | None = None, path: str | None = None, timeout: int = 15) -> Found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -23,6 +24,10 @@ from .placeholders import placeholders
 
 LOG = logging.getLogger(__name__)
 PYPI_RELEASE = "easyeditor==0.0.1.dev0"
+TESTED_COMMIT = "14cea82"
+"""The commit this package is tested with (short; HEAD of 2026-07)."""
+TESTED_SOURCE = "f089723e92f0"
+"""`source_digest` of that commit, by which a tree without `.git` is known."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ class Found:
         root: folder that holds the package folder `easyeditor`.
         how: "EASYEDIT_HOME", "importable" (a checkout on the import path), "clone" (made by
             `packe easyedit install`) or "pypi" (the pip release).
-        version: release number, or the checkout's short commit where git can tell.
+        version: release number, or the checkout's short commit; of a tree without `.git` that is not the tested
+            commit's, a digest of its source.
     """
 
     root: Path
@@ -137,13 +143,22 @@ def _version(root: Path) -> str:
         return info.name.removeprefix("easyeditor-").removesuffix(".dist-info")
     if (root / ".git").exists():
         try:
-            command = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
+            command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
             run = subprocess.run(command, capture_output=True, text=True, timeout=10)
             if run.returncode == 0:
                 return run.stdout.strip()
         except (OSError, subprocess.TimeoutExpired):
             pass
-    return "checkout of unknown commit"
+    found = source_digest(root)
+    return TESTED_COMMIT if found == TESTED_SOURCE else f"of unknown commit, source {found}"
+
+
+def source_digest(root: Path) -> str:
+    """What tells unpacked trees apart: SHA-256 of all Python files of `easyeditor`, by name; its first 12 digits."""
+    sha = hashlib.sha256()
+    for path in sorted((root / "easyeditor").rglob("*.py")):
+        sha.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return sha.hexdigest()[:12]
 
 
 @contextmanager

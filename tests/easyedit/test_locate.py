@@ -1,13 +1,14 @@
 """Which EasyEdit is used, and the errors when there is none. No network: git is replaced."""
 
 import importlib.util
+import re
 import subprocess
 
 import pytest
 
 from easyedit_packe.easyedit import install, locate
 from easyedit_packe.easyedit import install as install_function
-from easyedit_packe.easyedit.locate import clone_dir
+from easyedit_packe.easyedit.locate import TESTED_COMMIT, clone_dir, source_digest
 from easyedit_packe.errors import EasyEditError
 
 
@@ -84,3 +85,25 @@ def test_a_clone_is_made_beside_its_place(nowhere, monkeypatch):
     assert install_function(ref="abc").root == clone_dir().resolve()
     assert install_function(ref="def").how == "clone"
     assert [p.name for p in clone_dir().parent.iterdir()] == ["EasyEdit"]
+
+
+def test_a_tree_without_git_is_known_by_its_source(nowhere, monkeypatch):
+    root = fake_checkout(nowhere / "home")
+    monkeypatch.setenv("EASYEDIT_HOME", str(root))
+    first = locate().version
+    assert re.fullmatch(r"of unknown commit, source [0-9a-f]{12}", first)
+    (root / "easyeditor" / "editors" / "editor.py").write_text("x = 1\n")
+    assert locate().version != first
+    monkeypatch.setattr(importlib.import_module("easyedit_packe.easyedit.locate"), "TESTED_SOURCE", source_digest(root))
+    assert locate().version == TESTED_COMMIT
+
+
+def test_a_checkout_says_its_commit_and_that_it_was_changed(nowhere, monkeypatch):
+    root = fake_checkout(nowhere / "home")
+    monkeypatch.setenv("EASYEDIT_HOME", str(root))
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "x"]):
+        subprocess.run(["git", "-C", str(root), *command], check=True)
+    assert re.fullmatch(r"[0-9a-f]{7}", locate().version)
+    (root / "easyeditor" / "__init__.py").write_text("x = 1\n")
+    assert locate().version.endswith("-dirty")

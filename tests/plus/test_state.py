@@ -1,8 +1,12 @@
 """What PaCKE+ knows belongs to the model, and follows it."""
 
+import dataclasses
+
+import pytest
 import torch
 
-from easyedit_packe import PaCKEPlusHyperParams, apply_packe_plus_to_model, compute_patch
+from easyedit_packe import EditStack, PaCKEPlusHyperParams, WeightPatch, apply_packe_plus_to_model, compute_patch
+from easyedit_packe.model.bits import same_bits
 from easyedit_packe.model.ffn import FFNMap
 from easyedit_packe.model.forward import answer_logits
 from easyedit_packe.plus.demands import leads
@@ -138,3 +142,123 @@ def test_checksums_tell_nodes_apart():
     assert (checksums(a) == checksums(b)).tolist() == [True, False, True]
     assert checksums(torch.tensor([[0.0, 1.0]])) != checksums(torch.tensor([[-0.0, 1.0]]))
     assert checksums(a[:, [1, 0, *range(2, 8)]]).ne(checksums(a)).all()
+
+
+# Which edits are in force
+
+DEMANDING = {**ALL, "write_at": "all", "num_steps": 20, "subject_contexts": 1, "prefix_contexts": 0, "margin": 3.0}
+"""So that every tiny model is changed by every request: an edit that changes nothing is not remembered."""
+
+
+def names(model):
+    return [e.name for e in EditMemory.of(model).edits]
+
+
+def in_a_row(model, requests, hp):
+    """The patches of one edit after another."""
+    patches = []
+    for request in requests:
+        patches.append(compute_patch(model, make_tokenizer(), [request], hp))
+        patches[-1].apply(model)
+    return patches
+
+
+def test_the_state_moves_with_a_copy(architecture):
+    """`copy=True` twice: the second copy holds both edits and knows of both; the first models know of theirs."""
+    hp, tok = PaCKEPlusHyperParams(**DEMANDING), make_tokenizer()
+    model = make_model(architecture)
+    once, _ = apply_packe_plus_to_model(model, tok, REQUESTS[:1], hp, copy=True)
+    twice, _ = apply_packe_plus_to_model(once, tok, REQUESTS[1:2], hp, copy=True)
+    assert [len(names(m)) for m in (model, once, twice)] == [0, 1, 2]
+    assert names(twice)[:1] == names(once)
+    assert EditMemory.of(twice).background is EditMemory.of(model).background  # nothing is measured again
+    in_place = make_model(architecture)
+    in_a_row(in_place, REQUESTS[:2], hp)
+    assert names(in_place) == names(twice)
+
+
+@pytest.mark.parametrize("out", [0, 1, 2])
+def test_an_edit_taken_out_of_a_stack_is_forgotten_and_the_others_are_not(architecture, out):
+    model, hp = make_model(architecture), PaCKEPlusHyperParams(**{**DEMANDING, "write_at": "all"})
+    stack = EditStack(model)
+    for patch in in_a_row(model, REQUESTS, hp):
+        stack.push(patch)
+    patches, before = list(stack.edits), names(model)
+    assert before == [p.info["edits"][0] for p in patches]
+    shared = [n for n, s in patches[0].slices.items() if torch.isin(s.index, patches[1].slices[n].index).any()]
+    assert shared
+    stack.revert(patches[out])
+    left = [i for i in range(3) if i != out]
+    assert names(model) == [before[i] for i in left]
+    stack.revert(patches[left[0]])
+    assert names(model) == [before[left[1]]]
+    stack.revert(patches[left[1]])
+    assert names(model) == []
+
+
+def test_what_is_left_of_a_stack_is_kept_by_the_next_edit():
+    """The next edit's damping counts the edit that is left, and not the one that is gone."""
+    model, hp = make_model("llama"), PaCKEPlusHyperParams(**{**DEMANDING, "write_at": "all"})
+    stack = EditStack(model)
+    for patch in in_a_row(model, REQUESTS[:2], hp):
+        stack.push(patch)
+    stack.revert(stack.edits[0])
+    run = plus(model, make_tokenizer(), hp, REQUESTS[2:])
+    (left,) = run.others
+    run.choose(run.look())
+    for m in run.ffn.modules:
+        expected = run.background.of_nodes(m, run.critical[m.name]) + left.inputs.of_nodes(m, run.critical[m.name])
+        factor = run.damping[m.name]
+        total = torch.eye(len(factor)) + 3.0 * expected / run.background.scale(m)
+        torch.testing.assert_close(factor @ factor.T, total, rtol=1e-5, atol=1e-6 * total.max().item())
+
+
+def test_a_merged_patch_takes_all_its_edits_out():
+    model, hp = make_model("llama"), PaCKEPlusHyperParams(**{**DEMANDING, "write_at": "all"})
+    first, second, third = in_a_row(model, REQUESTS, hp)
+    stack = EditStack(model)
+    merged = WeightPatch.merge([first, second])
+    for patch in (merged, third):
+        stack.push(patch)
+    stack.revert(merged)
+    assert names(model) == third.info["edits"]
+
+
+def test_a_patch_that_is_put_on_again_is_remembered_again(tmp_path):
+    model, hp = make_model("llama"), PaCKEPlusHyperParams(**DEMANDING)
+    first, second = in_a_row(model, REQUESTS[:2], hp)
+    second.revert(model)
+    assert names(model) == first.info["edits"]
+    WeightPatch.load(second.save(tmp_path / "second.safetensors")).apply(model)
+    assert names(model) == first.info["edits"] + second.info["edits"]
+
+
+def test_alternating_models_keep_what_each_knows():
+    hp, models = PaCKEPlusHyperParams(**DEMANDING), [make_model("llama", seed=s) for s in (0, 1)]
+    alone = make_model("llama")
+    in_a_row(alone, REQUESTS, hp)
+    for request in REQUESTS:
+        for model in models:
+            in_a_row(model, [request], hp)
+    assert names(models[0]) == names(alone)
+    assert [len(names(m)) for m in models] == [3, 3]
+    assert all(same_bits(p, q) for p, q in zip(models[0].parameters(), alone.parameters(), strict=True))
+
+
+def test_settings_hold_no_state():
+    hp = PaCKEPlusHyperParams(**DEMANDING)
+    before = vars(hp).copy()
+    in_a_row(make_model("llama"), REQUESTS[:2], hp)
+    assert vars(hp) == before
+    first = in_a_row(make_model("llama"), REQUESTS[:2], hp)
+    other = in_a_row(make_model("llama"), REQUESTS[:2], dataclasses.replace(hp))
+    assert all(map(same_patch, first, other))
+
+
+def test_the_state_is_no_part_of_a_saved_model(tmp_path):
+    model, hp = make_model("llama"), PaCKEPlusHyperParams(**DEMANDING)
+    keys = set(model.state_dict())
+    in_a_row(model, REQUESTS[:1], hp)
+    assert set(model.state_dict()) == keys
+    model.save_pretrained(tmp_path)
+    assert names(type(model).from_pretrained(tmp_path)) == []
