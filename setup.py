@@ -1,18 +1,29 @@
 """Packaging. `hparams/` is installed inside the package as `easyedit_packe/_hparams`."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+(VERSION,) = re.findall(r'^__version__ = "(.+)"$', (HERE / "easyedit_packe/__init__.py").read_text("utf-8"), re.M)
 
 setup(
     name="easyedit-packe",
-    version="0.2.0",
+    version=VERSION,
     description="PaCKE, parameter-aware contrastive knowledge editing, as an editor of EasyEdit",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
+    keywords=["knowledge editing", "model editing", "EasyEdit", "language models"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
     packages=[*find_packages(include=["easyedit_packe", "easyedit_packe.*"]), "easyedit_packe._hparams"],
     package_dir={"easyedit_packe._hparams": "hparams"},
@@ -22,15 +33,15 @@ setup(
     },
     install_requires=[
         "torch>=2.4",
-        "transformers>=5.5.4,<6",  # one range that runs both EasyEdits; README, "What is tested"
+        "transformers>=5.5.4,<6",  # one range that runs both EasyEdits
         "peft>=0.18",
-        "hydra-core>=1.3",
+        "numpy>=1.26",
         "omegaconf>=2.3",
         "pydantic>=2.10",
         "safetensors>=0.5",
         "tqdm>=4.66",
-        "typer>=0.12",  # the `packe` command; brings rich, which prints the tables
-        "gguf>=0.17",  # reads the default model's file
+        "typer>=0.16",  # the `packe` command
+        "rich>=13",  # its spinner and tables
     ],
     extras_require={
         # What EasyEdit's text editors import. EasyEdit itself pins ancient versions: install it with --no-deps.
@@ -43,8 +54,15 @@ setup(
             "scikit-learn>=1.4",
             "scipy>=1.11",
         ],
-        "bench": ["pandas>=2.2", "tabulate>=0.9"],  # `packe report`
-        "test": ["hypothesis>=6.100", "pytest>=8", "ruff>=0.12"],
+        "models": ["gguf>=0.17"],  # `packe model fetch`: reads the default model's file
+        "bench": ["hydra-core>=1.3", "pandas>=2.2", "tabulate>=0.9", "zstandard>=0.23"],  # and `packe report`
+        "test": [
+            "hypothesis>=6.100",
+            "mypy>=1.14",
+            "pytest>=8",
+            "ruff>=0.12",
+            "setuptools>=77",  # builds the wheel that a test installs
+        ],
     },
     entry_points={"console_scripts": ["packe=easyedit_packe.cli.app:app"]},
 )

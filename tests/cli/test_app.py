@@ -7,7 +7,10 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
 import easyedit_packe
+from easyedit_packe.errors import MissingPackageError
 
 from ..conftest import ROOT
 from .common import PACKE, packe, shell
@@ -80,6 +83,14 @@ def test_errors_are_one_line_and_a_code(tmp_path):
     assert run.returncode == 1
     assert "EASYEDIT_HOME" in run.stderr
     assert shell("easyedit", "shew").returncode == 2
+
+
+def test_without_gguf_a_model_is_not_even_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("PACKE_CACHE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(MissingPackageError, match=r'pip install "easyedit-packe\[models\]"$'):
+        packe("model", "fetch")
+    assert not list(tmp_path.iterdir())
 
 
 def test_which_easyedit_in_words_and_as_json():

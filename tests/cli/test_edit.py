@@ -52,7 +52,9 @@ def test_float32_keeps_what_bfloat16_rounds_away(checkpoint, tmp_path):
     for dtype in ("float32", "bfloat16"):
         edited(checkpoint, tmp_path / dtype, "--dtype", dtype)
         patches[dtype] = WeightPatch.load(tmp_path / dtype)
-    shares = {k: (sum(int((s.change != 0).sum()) for s in p.slices.values()) / p.num_weights) for k, p in patches.items()}
+    shares = {
+        k: (sum(int((s.change != 0).sum()) for s in p.slices.values()) / p.num_weights) for k, p in patches.items()
+    }
     assert shares["bfloat16"] < shares["float32"]
 
 
