@@ -54,3 +54,70 @@ before them); `bold` marks the best editor in each column for the same data and 
     -->
     <!-- /table -->
 """
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from quotes import rewritten
+from sources import QuoteError
+
+from easyedit_packe.bench.archive import SUFFIX
+from easyedit_packe.bench.report import write_report
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def documents() -> list[Path]:
+    """Where figures are quoted."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def made() -> Iterator[tuple[Path, str]]:
+    """Each file that depends on the rows, and what it has to hold.
+
+    Raises:
+        QuoteError: a quote cannot be made; with the file and line.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for archive in sorted(RESULTS.glob(f"*{SUFFIX}")):
+            study = archive.name.removesuffix(SUFFIX)
+            write_report([archive], Path(folder) / study)
+            for file in sorted((Path(folder) / study).iterdir()):
+                yield RESULTS / study / file.name, file.read_text(encoding="utf-8")
+    for document in documents():
+        try:
+            yield document, rewritten(document.read_text(encoding="utf-8"), RESULTS)
+        except QuoteError as e:
+            raise QuoteError(f"{document.relative_to(ROOT)}, {e}") from e
+
+
+def outdated() -> dict[Path, str]:
+    """Those that differ from what they have to hold."""
+    return {p: text for p, text in made() if not p.is_file() or p.read_text(encoding="utf-8") != text}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; say what differs")
+    check = parser.parse_args().check
+    try:
+        different = outdated()
+    except QuoteError as e:
+        print(e, file=sys.stderr)
+        return 1
+    for path, text in different.items():
+        print(f"{'differs' if check else 'wrote'}: {path.relative_to(ROOT)}")
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return int(check and bool(different))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
