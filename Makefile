@@ -39,3 +39,8 @@ lint: setup
 
 clean:
 	rm -rf .venv build *.egg-info
+
+# Every committed table and every figure quoted in README.md and docs/, from the archived rows.
+.PHONY: tables
+tables: setup
+	$(BIN)/python benchmarks/tables.py

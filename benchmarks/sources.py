@@ -166,8 +166,8 @@ class Study:
                 return what
         if FORMAT.fullmatch(term):
             return "format"
-        known = "; ".join(f"{axis}: {', '.join(self.values(axis))}" for axis in self.AXES)
-        raise QuoteError(f"{self.name} knows no {term!r}. {known}.")
+        known = ". ".join(f"{axis}: {'; '.join(self.values(axis))}" for axis in self.AXES)
+        raise QuoteError(f"{self.name} knows no {term!r}; {known}.")
 
     def has(self, asked: dict[str, str]) -> bool:
         """Whether any table has this model, data, setting and editor."""
@@ -193,6 +193,15 @@ class Study:
         self._require_sense(asked, operation)
         make = self._cost if asked["column"] in COSTS else self._metric
         return make(asked, groups[0], editors, operation)
+
+    def _require_sense(self, asked: dict[str, str], operation: str) -> None:
+        column, statistic = asked["column"], asked.get("statistic")
+        if operation == "*":
+            raise QuoteError(f"{self.name}: editors have a difference or a ratio, not {asked['editor']!r}.")
+        if statistic and (operation == "/" or column == "n" or column in COSTS):
+            raise QuoteError(f"{self.name}: {column} of {asked['editor']} has no {statistic!r}.")
+        if statistic == "verdict" and operation != "-":
+            raise QuoteError(f"{self.name}: a verdict is one on a difference, as 'A - B'; got {asked['editor']!r}.")
 
     def _metric(self, asked: dict[str, str], group: Group, editors: list[str], operation: str) -> Figure:
         family, column = asked.get("family", "easyedit"), asked["column"]
