@@ -17,7 +17,7 @@ One figure:
     by <!-- = plus; zsre; single; PaCKE+; score -->93.1<!-- /= --> percent
     <!-- = plus; zsre; single; PaCKE+; score; ± -->93.1 ± 1.1<!-- /= -->
     <!-- = costs; zsre; single; seconds; PaCKE+ / ROME -->0.54<!-- /= --> of ROME's time
-    <!-- = plus; zsre; single; score; PaCKE+ - PaCKE; ± -->1.3 ± 1.0<!-- /= -->, a
+    <!-- = plus; zsre; single; score; PaCKE+ - PaCKE; ± -->1.3 ± 1.1<!-- /= -->, a
     <!-- = plus; zsre; single; score; PaCKE+ - PaCKE; verdict -->tie<!-- /= -->
     <!-- = speed/smollm2-135m-cpu.json; peak_extra_bytes / 1e6; .0f -->34<!-- /= --> MB
 

@@ -7,7 +7,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..editors import EDITORS
-from .means import comparable, measured_by, shared_records
+from .means import (
+    ORIGINAL,
+    by_record,
+    comparable,
+    difference,
+    editors_cases,
+    mean,
+    measured_by,
+    shared_records,
+    verdict,
+)
 from .runs import Run
 from .tables import curve_points
 
@@ -70,6 +80,22 @@ def _lacking(runs: Sequence[Run]) -> Iterator[str]:
     lacking = [f"{e.name}: {e.cannot[p]}" for p in protocols for e in EDITORS.values() if p in e.cannot]
     if lacking:
         yield f"- Not in this protocol: {'; '.join(lacking)}."
+
+
+def highest_score(runs: Sequence[Run], family: str) -> str:
+    """Whose score is the highest on each data set, and whose differs from it by less than twice the standard error of
+    the paired differences; empty where there is nobody to compare."""
+    found = []
+    for (_, _, data), members in sorted(comparable(runs).items(), reverse=True):
+        cases = editors_cases(members, shared_records(members))
+        records = {name: by_record(rows, family) for name, rows in cases.items() if name != ORIGINAL}
+        scores = {name: mean([r["score"] for r in of.values()]).mean for name, of in records.items() if of}
+        if len(scores) > 1:
+            best = max(scores, key=lambda name: round(scores[name], 4))  # the first of equals, as the tables have them
+            others = [name for name in scores if name != best]
+            ties = [name for name in others if verdict(difference(records[best], records[name], "score")) == "tie"]
+            found.append(f"{data} {best}" + (f", tied with {', '.join(ties)}" if ties else ""))
+    return f"Highest score: {'; '.join(found)}." if found else ""
 
 
 def few_shared(runs: Sequence[Run]) -> list[str]:

@@ -10,12 +10,14 @@ from ...errors import needs
 from . import paper
 from .environments import provenance
 from .means import FAMILIES, ORIGINAL, tidy
-from .notes import few_shared, notes
+from .notes import few_shared, highest_score, notes
 from .runs import Run
 from .tables import cost_table, curve_table, main_table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+TIES = "Tied: the difference of the scores is less than twice the standard error of the paired differences."
 
 
 def markdown(runs: Sequence[Run]) -> str:
@@ -36,13 +38,16 @@ def markdown(runs: Sequence[Run]) -> str:
 def _section(runs: Sequence[Run], part: pd.DataFrame) -> Iterator[str]:
     yield provenance(runs)
     yield from few_shared(runs)
-    compared = False
+    compared = tied = False
     for family, title in FAMILIES.items():
         if (part.family == family).any():
             table = main_table(part, family)
             compared |= any(paper.NOT_COMPARABLE in cell for cell in table.to_numpy().ravel())
             yield f"{title}. Percent ± standard error."
             yield table_text(table)
+            yield highest_score(runs, family)
+    if tied:
+        yield TIES
     if compared:
         yield paper.NOTE
     if few_shared(runs):
