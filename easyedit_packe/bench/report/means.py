@@ -39,7 +39,8 @@ class Mean(NamedTuple):
 
 def score(values: Mapping[str, float]) -> float:
     """The paper's: the mean of efficacy, generality and locality, of those that exist."""
-    return float(np.mean([values[m] for m in METRICS if m in values]))
+    present = [values[m] for m in METRICS if m in values]
+    return sum(present) / len(present)
 
 
 def by_record(cases: Iterable[Row], family: str) -> dict[Any, dict[str, float]]:
@@ -50,7 +51,7 @@ def by_record(cases: Iterable[Row], family: str) -> dict[Any, dict[str, float]]:
             found.setdefault(case["case_id"], []).append(case[family])
     records = {}
     for case_id, several in found.items():
-        values = {m: float(np.mean([row[m] for row in several])) for m in METRICS if m in several[0]}
+        values = {m: sum(row[m] for row in several) / len(several) for m in METRICS if m in several[0]}
         records[case_id] = {**values, "score": score(values)}
     return records
 

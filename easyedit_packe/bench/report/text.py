@@ -45,7 +45,9 @@ def _section(runs: Sequence[Run], part: pd.DataFrame) -> Iterator[str]:
             compared |= any(paper.NOT_COMPARABLE in cell for cell in table.to_numpy().ravel())
             yield f"{title}. Percent ± standard error."
             yield table_text(table)
-            yield highest_score(runs, family)
+            highest = highest_score(runs, family)
+            tied |= "tied" in highest
+            yield highest
     if tied:
         yield TIES
     if compared:
