@@ -55,7 +55,10 @@ def main(arguments: Sequence[str]) -> int:
     expanded = _all_editors(arguments)
     argv = sys.argv
     with tempfile.TemporaryDirectory(prefix="packe-bench-") as folder:
-        sys.argv = ["packe bench", *expanded, f"hydra.sweep.dir={folder}"]
+        # Flags first: argparse takes positional arguments from one side of a flag only.
+        flags = [a for a in expanded if a in ("-m", "--multirun")]
+        rest = [a for a in expanded if a not in flags]
+        sys.argv = ["packe bench", *flags, *rest, f"hydra.sweep.dir={folder}"]
         try:
             _task()
         finally:

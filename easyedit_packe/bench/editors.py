@@ -63,6 +63,11 @@ class Editor:
         """
         name = hparams_file or Path(model).name
         hparams = load_hparams(self.folder or self.alg_name, name)
+        if hparams.alg_name != self.alg_name:
+            raise HyperParamsError(
+                f"{name}: alg_name: expected {self.alg_name!r} for the editor {self.name}, got {hparams.alg_name!r}; "
+                f"give hparams_file a file of hparams/{self.folder or self.alg_name}/."
+            )
         known = {f.name for f in dataclasses.fields(hparams)}
         for key, value in overrides.items():
             if key not in known:

@@ -1,4 +1,4 @@
-"""A benchmark run in a process of its own, whose clock and memory say the same each time, to be killed.
+"""A benchmark run in a process of its own, whose clock, memory and commit are always the same, to be killed.
 
 The module is loaded once, by the fork server; a run then starts within milliseconds.
 """
@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import torch
 
 import easyedit_packe
-from easyedit_packe.bench import session, stored_targets
+from easyedit_packe.bench import environment, session, stored_targets
 from easyedit_packe.bench.runner import run
 from easyedit_packe.bench.settings import Settings
 
@@ -31,5 +31,6 @@ def go(settings, folder, started):
         for module in (session, stored_targets):
             module.time = SimpleNamespace(perf_counter=itertools.count().__next__)
         session.peak_memory = _no_memory
+        environment._git = lambda *_: "the same commit"
         started.set()
         run(Settings.from_dict(settings))

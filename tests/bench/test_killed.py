@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+import signal
 import time
 
 import pytest
@@ -32,8 +33,9 @@ def processes():
     return context
 
 
-def size(folder):
-    return sum(p.stat().st_size for p in folder.rglob("*.jsonl"))
+def rows(folder):
+    """Whole rows on disk."""
+    return sum(p.read_bytes().count(b"\n") for p in folder.rglob("*.jsonl"))
 
 
 @pytest.mark.slow
@@ -62,28 +64,26 @@ def test_the_report_is_the_same_to_the_byte(world, processes, tmp_path, editor, 
         assert started.wait(60)
         return process
 
-    begun = time.perf_counter()
     process = start(whole)
     process.join()
-    seconds = time.perf_counter() - begun
     assert process.exitcode == 0
 
     chance, kills = random.Random(f"{editor} {changes}"), 0
     for _ in range(KILLS):
-        process, before = start(killed), size(killed)
-        while process.is_alive() and size(killed) == before:  # it has begun to write
+        process, enough = start(killed), rows(killed) + chance.choice([1, 1, 2])
+        while process.is_alive() and rows(killed) < enough:
             time.sleep(0.002)
-        process.join(chance.uniform(0, 0.12 * seconds))
+        process.join(chance.uniform(0, 0.05))  # some are killed in an edit, some while a row is measured
         process.kill()
         process.join()
-        kills += process.exitcode == -9
+        kills += process.exitcode == -signal.SIGKILL
         for path in killed.rglob("cases.jsonl"):  # and what a kill within a write leaves
             with path.open("ab") as f:
                 f.write(b'{"case_id": 7, "aft')
     process = start(killed)
     process.join()
     assert process.exitcode == 0
-    assert kills >= KILLS // 2
+    assert kills >= KILLS - 2  # the last moments may lie after the run's end
     assert markdown(find_runs([killed])) == markdown(find_runs([whole]))
     for file in whole.rglob("*.json*"):
         assert (killed / file.relative_to(whole)).read_bytes() == file.read_bytes(), file
