@@ -28,6 +28,8 @@ def write_run(
     name = f"e-{here['commit']}"
     identity = {"model": model, "data": data, "protocol": protocol, "editor": editor, "seed": 1, "batch_size": 100,
                 "data_sha256": file, "start": first} | identity  # fmt: skip
+    if protocol in ("consecutive", "epochs"):
+        identity["n"] = n
     parts = [editor, f"seed{identity['seed']}", identity.get("label", ""), f"n{n}", f"from{first}"]
     folder = out / model / file / protocol / "-".join(filter(None, parts))
     folder.mkdir(parents=True)
