@@ -1,7 +1,8 @@
 """PaCKE+'s options, each alone and all but one, on dev records.
 
-    python benchmarks/ablation.py --data_dir DATA --out benchmarks/results/plus/ablation
-    packe report benchmarks/results/plus/ablation/smollm2-135m --out benchmarks/results/plus/ablation/tables
+    python benchmarks/ablation.py --data_dir DATA --out runs/ablation
+    packe pack runs/ablation benchmarks/results/ablation.jsonl.zst
+    make tables
 
 DATA holds `zsre/zsre_dev_1k.json` and `counterfact/counterfact_dev_1k.json`. Finished runs in OUT are kept, so the same
 command goes on where it was stopped; what follows these flags goes to every run (`n=2`, `device=cpu`).
@@ -14,15 +15,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from easyedit_packe import PaCKEHyperParams
+from easyedit_packe import PaCKEPlusHyperParams
 
-PLUS = "smollm2-135m-plus"
+FULL = PaCKEPlusHyperParams.from_hparams("smollm2-135m")
 
-OFF = {
+OFF: dict[str, dict[str, Any]] = {
     "write_at": {"write_at": "all"},
     "layers": {"layers": None},
-    "value_nodes": {"value_nodes": 0},
+    "value_nodes": {"value_nodes": FULL.num_critical_paths},  # as few as key nodes
     "prefix_contexts": {"prefix_contexts": 0},
     "subject_contexts": {"subject_contexts": 0},
     "null_space": {"null_space": 0.0},
@@ -44,9 +46,9 @@ RUNS = [
 wears off there in a row is locality and perplexity."""
 
 
-def variants(options: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
+def variants(options: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Label and overrides: everything, nothing, each option alone, all but one."""
-    on = PaCKEHyperParams.from_hparams(PLUS).to_dict()
+    on = FULL.to_dict()
     nothing = {field: value for off in OFF.values() for field, value in off.items()}
     yield "", {}
     yield "none", nothing
@@ -56,6 +58,11 @@ def variants(options: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
         yield f"only-{option}", nothing | {field: on[field] for field in needed}
     for option in options:
         yield f"without-{option}", OFF[option]
+
+
+def overrides(fields: dict[str, Any]) -> list[str]:
+    """As `packe bench` takes them."""
+    return [f"+hparams.{field}={'null' if value is None else value}" for field, value in fields.items()]
 
 
 def main() -> None:
@@ -68,14 +75,12 @@ def main() -> None:
         if args.data not in (None, data):
             continue
         for label, fields in variants(options):
-            command = [
-                str(Path(sys.executable).with_name("packe")), "bench", "editor=PaCKE+", f"data={data}",
-                f"protocol={protocol}", f"n={n}", f"label={label}",
-                f"data_dir={args.data_dir.resolve() / data / f'{data}_dev_1k.json'}", f"out={args.out.resolve()}",
-                *(f"+hparams.{field}={'null' if value is None else value}" for field, value in fields.items()), *more,
-            ]  # fmt: skip
+            file = args.data_dir.resolve() / data / f"{data}_dev_1k.json"
+            settings = [f"data={data}", f"data_dir={file}", f"protocol={protocol}", f"n={n}", f"label={label}"]
+            settings += [f"out={args.out.resolve()}", *overrides(fields), *more]
             print(f"{data} {protocol} {label or 'full'}", flush=True)
-            subprocess.run(command, check=True)
+            packe = str(Path(sys.executable).with_name("packe"))
+            subprocess.run([packe, "bench", "editor=PaCKE+", *settings], check=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""The authors' scheme without any shortcut, written for comparison (DESIGN 2.4, points 3 and 4).
+"""The scheme of the paper's authors without any shortcut, written for comparison.
 
-Full gradients and full Adam moments for every feed-forward key and value weight. For each batch a forward, a backward,
-gradients zeroed outside the critical nodes and a step; then the same again for the contrastive term and negative nodes.
+One Adam over all feed-forward keys and values: full gradients and full moments for every one of these weights. For each
+batch a forward, a backward, gradients zeroed outside the critical nodes and a step; then the same again for the
+contrastive term and the negative nodes. Its momentum goes on moving nodes that are chosen no more. README.md names
+the authors' program; tests/project/test_benchmarks.py holds this one to our reproduction of it.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from easyedit_packe import PaCKEHyperParams
 from easyedit_packe.model.ffn import FFNMap
 from easyedit_packe.requests import Encoded
 
@@ -17,7 +20,7 @@ from easyedit_packe.requests import Encoded
 class DenseEditor:
     """One edit of one batch, in place."""
 
-    def __init__(self, model: torch.nn.Module, requests: list[Encoded], hparams) -> None:
+    def __init__(self, model: torch.nn.Module, requests: list[Encoded], hparams: PaCKEHyperParams) -> None:
         self.model, self.hparams = model, hparams
         self.ffn = FFNMap.of(model)
         model.requires_grad_(False)

@@ -12,12 +12,15 @@ import argparse
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 import torch
-from speed import PaCKE, flops, frozen, peak_extra_bytes, seconds
+from contestants import PaCKE
+from measuring import flops, peak_extra_bytes, seconds
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from easyedit_packe import PaCKEHyperParams
+from easyedit_packe.model.hooks import frozen
 from easyedit_packe.requests import Encoded
 
 BASE = {"tokens": 10, "paths": 15, "batch": 1, "layers": 12, "hidden": 512}
@@ -30,7 +33,8 @@ GROWTH = {
 }
 
 
-def point(tokens: int, paths: int, batch: int, layers: int, hidden: int) -> dict:
+def point(tokens: int, paths: int, batch: int, layers: int, hidden: int) -> dict[str, Any]:
+    """What one step costs."""
     config = LlamaConfig(
         hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers, num_attention_heads=hidden // 64,
         vocab_size=8192,

@@ -1,4 +1,4 @@
-"""The benchmark compares like with like, and its counted figures hold wherever the tests run."""
+"""The benchmark scripts compare like with like, and what they claim of speed and memory holds wherever tests run."""
 
 import copy
 import json
@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from easyedit_packe import PaCKEHyperParams
-from easyedit_packe.model import fetch as models
+from easyedit_packe import PaCKEHyperParams, PaCKEPlusHyperParams
+from easyedit_packe.bench.editors import find_editor
 from easyedit_packe.model.ffn import FFNMap
 from easyedit_packe.model.hooks import frozen
 from easyedit_packe.packe.rectify import rectify
@@ -20,10 +20,14 @@ from ..conftest import REQUESTS, ROOT, make_model, make_tokenizer
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import ablation
 import speed
+from contestants import Floor, PaCKE, dense_editor, our_edit
 from dense import DenseEditor
+from measuring import flops, interleaved, peak_extra_bytes, ratio
+
+SCRIPTS = ROOT / "benchmarks"
 
 
-def test_the_dense_scheme_is_the_authors(tmp_path):
+def test_the_dense_scheme_is_the_authors():
     """Same final weights as our reproduction of their program, so its time is the time of the same work."""
     model = make_model("llama", torch.float64)
     hp = PaCKEHyperParams(num_critical_paths=4, lr=1e-2, num_steps=4).authors_program()
@@ -37,20 +41,59 @@ def test_the_dense_scheme_is_the_authors(tmp_path):
         torch.testing.assert_close(p.data, q.data, rtol=0, atol=1e-5, msg=name)
 
 
-def test_a_step_counts_hardly_more_operations_than_the_floor():
-    model, tok = models.load("smollm2-135m")
-    requests = encode(tok, read_requests([speed.REQUEST]))
-    hp = PaCKEHyperParams()
+@pytest.fixture(scope="module")
+def default_model():
+    model, requests = speed.load("smollm2-135m", torch.float32, "cpu")
+    return model, requests, PaCKEHyperParams(num_steps=2, retrace_every=2)
+
+
+def test_a_step_counts_hardly_more_operations_than_the_floor(default_model):
+    model, requests, hp = default_model
     with frozen(model):
-        packe, floor = speed.PaCKE(model, requests, hp), speed.Floor(model, requests, hp)
+        packe, floor = PaCKE(model, requests, hp), Floor(model, requests, hp)
         packe.trace()
-        assert 1.0 <= speed.flops(packe.step) / speed.flops(floor.step) <= 1.10
+        found = flops(packe.step) / flops(floor.step)
+    assert found >= 1.0
+    assert not speed.missed({"flops_over_floor": found})
+
+
+def test_an_edit_holds_its_bars_against_the_dense_scheme(default_model):
+    """Memory as the allocator counts it. Time with half of the bar, because tests share their machine: whoever computes
+    full gradients or keeps full moments again loses all of it."""
+    model, requests, hp = default_model
+    dense = dense_editor(model, requests, hp)
+
+    def ours():
+        our_edit(model, requests, hp)
+
+    our_bytes, dense_bytes = peak_extra_bytes(ours), peak_extra_bytes(dense)
+    model_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
+    figures = {"memory_over_dense": our_bytes / dense_bytes, "peak_extra_over_model": our_bytes / model_bytes}
+    assert not speed.missed(figures)
+    times = interleaved({"packe": ours, "dense": dense}, 1)
+    assert ratio(times["dense"], times["packe"]) >= speed.BARS["speedup_over_dense"][0] / 2
+
+
+@pytest.mark.parametrize(("name", "limits"), speed.BARS.items())
+def test_a_missed_bar_is_told(name, limits):
+    least, most = limits
+    holds, misses = (least, least - 0.01) if least is not None else (most, most + 0.01)
+    assert speed.missed({name: holds, "other": 1e9}) == []
+    (line,) = speed.missed({name: misses})
+    assert line.startswith(f"{name}: {misses:.3f}")
+    assert speed.missed({name: float("nan")})
+
+
+def test_the_committed_figures_hold_the_bars():
+    figures = json.loads((SCRIPTS / "results" / "speed" / "smollm2-135m-cpu.json").read_text())
+    assert set(speed.BARS) <= set(figures)
+    assert speed.missed(figures) == []
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_script_on_a_random_shape(tmp_path, dtype):
     out = tmp_path / "f.json"
-    command = [sys.executable, str(ROOT / "benchmarks" / "speed.py"), "--model", "tiny-llama", "--dtype", dtype]
+    command = [sys.executable, str(SCRIPTS / "speed.py"), "--model", "tiny-llama", "--dtype", dtype]
     subprocess.run([*command, "--rounds", "1", "--steps", "2", "--json", str(out)], check=True, capture_output=True)
     figures = json.loads(out.read_text())
     for key in ("speedup_over_dense", "step_over_floor", "flops_over_floor", "memory_over_dense", "edit_seconds",
@@ -58,19 +101,16 @@ def test_the_script_on_a_random_shape(tmp_path, dtype):
         assert figures[key] > 0, key
 
 
-def test_the_figures_in_the_repository_hold_the_bars():
-    figures = json.loads((ROOT / "benchmarks" / "results" / "speed" / "smollm2-135m-cpu.json").read_text())
-    assert figures["speedup_over_dense"] >= 4
-    assert figures["step_over_floor"] <= 1.25
-    assert figures["flops_over_floor"] <= 1.10
-    assert figures["memory_over_dense"] <= 0.1
-    assert figures["peak_extra_over_model"] <= 0.1
+def test_the_ablation_is_of_the_shipped_settings():
+    assert find_editor("PaCKE+").load_hparams("smollm2-135m", None, {}).to_dict() == ablation.FULL.to_dict()
 
 
 @pytest.mark.parametrize("options", [ablation.SINGLY, ablation.IN_A_ROW, ablation.WEAR])
 def test_an_ablation_switches_single_options(options):
-    full = PaCKEHyperParams.from_hparams(ablation.PLUS).to_dict()
-    found = {label: PaCKEHyperParams(**{**full, **fields}).to_dict() for label, fields in ablation.variants(options)}
+    full = ablation.FULL.to_dict()
+    found = {
+        label: PaCKEPlusHyperParams(**{**full, **fields}).to_dict() for label, fields in ablation.variants(options)
+    }
     assert found.pop("") == full
     assert len({json.dumps(h) for h in [full, *found.values()]}) == 2 + 2 * len(options)
     for option in options:
@@ -78,3 +118,15 @@ def test_an_ablation_switches_single_options(options):
         assert changed == set(ablation.OFF[option])
         added = {field for field in full if found[f"only-{option}"][field] != found["none"][field]}
         assert changed <= added | {"replay"}
+
+
+def test_overrides_arrive_in_the_bench():
+    from omegaconf import OmegaConf
+
+    for _, fields in ablation.variants(ablation.SINGLY):
+        given = OmegaConf.from_dotlist([text.removeprefix("+") for text in ablation.overrides(fields)])
+        hparams = OmegaConf.to_container(given).get("hparams", {})
+        assert find_editor("PaCKE+").load_hparams("smollm2-135m", None, hparams).to_dict() == {
+            **ablation.FULL.to_dict(),
+            **fields,
+        }
