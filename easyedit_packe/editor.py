@@ -6,10 +6,9 @@ import copy as copying
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from .config import HyperParams, PaCKEHyperParams, PaCKEPlusHyperParams
 from .errors import HyperParamsError
@@ -22,6 +21,9 @@ from .plus.rectify import rectify_plus
 from .plus.state import EditMemory
 from .requests import EditRequest, encode, read_requests
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 Requests = Sequence[Mapping[str, Any] | EditRequest]
 Rectify = Callable[[list[EditRequest]], Rectification]
 """Trains an edit of these requests together; the model itself is unchanged."""
@@ -30,7 +32,7 @@ MERGE_EVERY = 8
 """Patches of one call's requests that are held at a time: they hold the same nodes again and again."""
 
 
-def compute_patch(model: nn.Module, tok: Any, requests: Requests, hparams: HyperParams) -> WeightPatch:
+def compute_patch(model: PreTrainedModel, tok: Any, requests: Requests, hparams: HyperParams) -> WeightPatch:
     """Trace and rectify (paper, sections 3.2 and 3.3); the model comes out as it went in.
 
     Args:
@@ -52,8 +54,10 @@ def compute_patch(model: nn.Module, tok: Any, requests: Requests, hparams: Hyper
         )
     check_device(hparams.device)
     read = read_requests(requests)
-    rectify_these = _rectify_packe if isinstance(hparams, PaCKEHyperParams) else _rectify_plus
-    run = rectify_these(model, tok, read, hparams)
+    if isinstance(hparams, PaCKEHyperParams):
+        run = _rectify_packe(model, tok, read, hparams)
+    else:
+        run = _rectify_plus(model, tok, read, hparams)
     groups = [read] if hparams.trace == "call" else [[r] for r in read]
     done: list[WeightPatch] = []
     try:
@@ -78,26 +82,28 @@ def compute_patch(model: nn.Module, tok: Any, requests: Requests, hparams: Hyper
             patch.revert(model)
 
 
-def _rectify_packe(model: nn.Module, tok: Any, requests: Sequence[EditRequest], hparams: PaCKEHyperParams) -> Rectify:
+def _rectify_packe(
+    model: PreTrainedModel, tok: Any, requests: Sequence[EditRequest], hparams: PaCKEHyperParams
+) -> Rectify:
     ffn = FFNMap.of(model)
     encoded = dict(zip(map(id, requests), encode(tok, requests, _positions(model)), strict=True))
     return lambda asked: rectify(model, ffn, [encoded[id(r)] for r in asked], hparams)
 
 
 def _rectify_plus(
-    model: nn.Module, tok: Any, requests: Sequence[EditRequest], hparams: PaCKEPlusHyperParams
+    model: PreTrainedModel, tok: Any, requests: Sequence[EditRequest], hparams: PaCKEPlusHyperParams
 ) -> Rectify:
     ffn = FFNMap.of(model)
     encode(tok, requests, _positions(model))  # refuses all before the first is edited
     return lambda asked: rectify_plus(model, tok, ffn, asked, hparams, EditMemory.of(model))
 
 
-def _positions(model: nn.Module) -> int | None:
+def _positions(model: PreTrainedModel) -> int | None:
     return getattr(model.config, "max_position_embeddings", None)
 
 
 def apply_packe_to_model(
-    model: nn.Module,
+    model: PreTrainedModel,
     tok: Any,
     requests: Requests,
     hparams: PaCKEHyperParams,
@@ -105,7 +111,7 @@ def apply_packe_to_model(
     return_orig_weights: bool = False,
     keep_original_weight: bool = False,
     **kwargs: Any,
-) -> tuple[nn.Module, Mapping[str, torch.Tensor]]:
+) -> tuple[PreTrainedModel, Mapping[str, torch.Tensor]]:
     """Edit a model with PaCKE the way EasyEdit calls its editors.
 
     Args:
@@ -126,7 +132,7 @@ def apply_packe_to_model(
 
 
 def apply_packe_plus_to_model(
-    model: nn.Module,
+    model: PreTrainedModel,
     tok: Any,
     requests: Requests,
     hparams: PaCKEPlusHyperParams,
@@ -134,7 +140,7 @@ def apply_packe_plus_to_model(
     return_orig_weights: bool = False,
     keep_original_weight: bool = False,
     **kwargs: Any,
-) -> tuple[nn.Module, Mapping[str, torch.Tensor]]:
+) -> tuple[PreTrainedModel, Mapping[str, torch.Tensor]]:
     """Edit a model with PaCKE+; as `apply_packe_to_model`.
 
     What PaCKE+ knows of earlier edits belongs to the model (`plus.state.EditMemory`) and moves with a copy of it.
@@ -152,8 +158,8 @@ def _require(hparams: object, cls: type[HyperParams], other: str) -> None:
 
 
 def _apply(
-    model: nn.Module, tok: Any, requests: Requests, hparams: HyperParams, copy: bool, return_orig_weights: bool
-) -> tuple[nn.Module, Mapping[str, torch.Tensor]]:
+    model: PreTrainedModel, tok: Any, requests: Requests, hparams: HyperParams, copy: bool, return_orig_weights: bool
+) -> tuple[PreTrainedModel, Mapping[str, torch.Tensor]]:
     patch = compute_patch(model, tok, requests, hparams)
     if copy:
         model = copying.deepcopy(model)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Collection
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -24,7 +24,7 @@ from .model.fetch import SOURCES
 from .model.load import LoadedModel, load
 from .requests import read_requests
 
-OWN = {"PaCKE": apply_packe_to_model, "PaCKE+": apply_packe_plus_to_model}
+OWN: dict[str, Callable[..., Any]] = {"PaCKE": apply_packe_to_model, "PaCKE+": apply_packe_plus_to_model}
 """This package's algorithms; both take several requests in one call."""
 
 ONE_RELEASE_ONLY = {"objective_optimization", "lora_type", "fp16"}
@@ -97,7 +97,7 @@ def load_hparams(alg_name: str, name_or_path: str | Path) -> Any:
     cls = hparams_class(config.get("alg_name", alg_name))
     if issubclass(cls, HyperParams):
         return cls.from_hparams(path)
-    known = {f.name for f in fields(cls)}
+    known = {f.name for f in fields(cast(Any, cls))}
     return build(cls, {k: v for k, v in config.items() if k in known or k not in ONE_RELEASE_ONLY}, str(path))
 
 
@@ -123,13 +123,13 @@ def apply_function(alg_name: str) -> Any:
     return parts.alg_dict()[alg_name]
 
 
-def _missing(known: Collection[str]) -> list[str]:
+def _missing(known: Mapping[str, Callable]) -> list[str]:
     """This package's editors that EasyEdit does not have, or has in a form that no longer runs."""
     own = [name for name in baselines.BASELINES if name not in known or "easyedit_packe" in known[name].__module__]
     return [*own, "LoRA"] if needs_cuda() and "LoRA" not in own else own
 
 
-def _make_batchable(batch_editor: type) -> None:
+def _make_batchable(batch_editor: Any) -> None:
     original = batch_editor.is_batchable_method
     if getattr(original, _MARK, False):
         return
@@ -142,7 +142,7 @@ def _make_batchable(batch_editor: type) -> None:
     batch_editor.is_batchable_method = staticmethod(is_batchable_method)
 
 
-def _bridge(base_editor: type) -> None:
+def _bridge(base_editor: Any) -> None:
     if getattr(base_editor.__init__, _MARK, False):
         return
     only_cuda = needs_cuda()

@@ -124,13 +124,16 @@ class Batch:
 def encode(tok: Any, requests: Sequence[EditRequest], max_tokens: int | None = None) -> list[Encoded]:
     """Tokenise each request by itself, as EasyEdit's metrics do: the target begins after the prompt's own tokens.
 
+    What the tokeniser puts behind every text (an end token) is left out: it is no part of the answer.
+
     Raises:
         RequestError: a target tokenises to nothing, or the text is longer than the model's `max_tokens`.
     """
     encoded = []
+    behind = _tokens_behind(tok)
     for request in requests:
-        ids = tok(request.text)["input_ids"]
-        start = len(tok(request.prompt)["input_ids"])
+        ids = _without(behind, tok(request.text)["input_ids"])
+        start = len(_without(behind, tok(request.prompt)["input_ids"]))
         if len(ids) <= start:
             raise RequestError(
                 f"the target {request.target!r} tokenises to nothing after {request.prompt!r} "
@@ -147,15 +150,54 @@ def encode(tok: Any, requests: Sequence[EditRequest], max_tokens: int | None = N
     return encoded
 
 
+def token_ids(tok: Any, text: str) -> list[int]:
+    """A text's tokens, with what the tokeniser puts before every text and without what it puts behind."""
+    return _without(_tokens_behind(tok), tok(text)["input_ids"])
+
+
+def _tokens_behind(tok: Any) -> int:
+    """How many tokens the tokeniser puts behind every text."""
+    whole, bare = tok("a")["input_ids"], tok("a", add_special_tokens=False)["input_ids"]
+    extra = len(whole) - len(bare)
+    before = next((k for k in range(extra + 1) if whole[k : k + len(bare)] == bare), extra) if bare else extra
+    return extra - before
+
+
+def _without(behind: int, ids: list[int]) -> list[int]:
+    return ids[: len(ids) - behind]
+
+
 def _subject_tokens(tok: Any, request: EditRequest, answer_start: int) -> tuple[int, int] | None:
-    """Tokens of the subject where it stands last in the prompt, counted from the tokens of the text around it."""
-    if not request.subject or request.subject not in request.prompt:
+    """Tokens that hold a part of the subject, where it stands last in the prompt, or the white space before it."""
+    subject = (request.subject or "").strip()
+    if not subject or subject not in request.prompt:
         return None
-    begin = request.prompt.rindex(request.subject)
-    before = request.prompt[:begin].rstrip()
-    first = len(tok(before)["input_ids"]) if before else len(tok("")["input_ids"])
-    after = len(tok(request.prompt[: begin + len(request.subject)])["input_ids"])
-    return (min(first, after - 1), after) if 0 < after <= answer_start else None
+    begin = request.prompt.rindex(subject)
+    found = _tokens_at(tok, request.text, begin, begin + len(subject))
+    first, after = found or _counted_tokens(tok, request.prompt, begin, begin + len(subject))
+    return (first, after) if 0 < after <= answer_start else None
+
+
+def _tokens_at(tok: Any, text: str, begin: int, end: int) -> tuple[int, int] | None:
+    """First token of the characters from `begin` to before `end`, and the one after them, by the tokeniser's own
+    account of where each comes from; None where it gives none, or one that leaves characters out."""
+    if not getattr(tok, "is_fast", False):
+        return None
+    spans = tok(text, return_offsets_mapping=True)["offset_mapping"]
+    inside = [i for i, (a, b) in enumerate(spans) if max(a, begin) < min(b, end)]
+    covered = {c for i in inside for c in range(*spans[i])}
+    if not all(c in covered or text[c].isspace() for c in range(begin, end)):
+        return None
+    first, space = inside[0], len(text[:begin].rstrip())
+    while first and spans[first - 1] != (0, 0) and space <= spans[first - 1][0] <= spans[first - 1][1] <= begin:
+        first -= 1  # a space that is a token by itself; (0, 0) is one that stands for nothing in the text
+    return first, inside[-1] + 1
+
+
+def _counted_tokens(tok: Any, prompt: str, begin: int, end: int) -> tuple[int, int]:
+    """The same, counted from the tokens of the text around it."""
+    first, after = (len(token_ids(tok, text)) for text in (prompt[:begin].rstrip(), prompt[:end]))
+    return min(first, after - 1), after
 
 
 def collate(encoded: Sequence[Encoded], device: torch.device | str = "cpu") -> Batch:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config.files import FromYAML
 from ..easyedit.host import host
@@ -14,9 +14,15 @@ from ..easyedit.null_space import projection_file
 from ..easyedit.state import accumulated, forget
 from .memit_family import Weights, editor, spread
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+MEMITHyperParams: Any = host("models.memit").MEMITHyperParams
+
 
 @dataclass
-class AlphaEditHyperParams(FromYAML, host("models.memit").MEMITHyperParams):
+class AlphaEditHyperParams(FromYAML, MEMITHyperParams):
     """MEMIT's settings, the null space and a ridge."""
 
     ALG = "AlphaEdit"
@@ -30,7 +36,7 @@ class AlphaEditHyperParams(FromYAML, host("models.memit").MEMITHyperParams):
 
 
 def alphaedit_weights(
-    model: nn.Module,
+    model: PreTrainedModel,
     tok: Any,
     requests: Any,
     hparams: AlphaEditHyperParams,

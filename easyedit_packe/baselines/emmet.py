@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config.files import FromYAML
 from ..easyedit.host import host
 from .memit_family import Weights, editor, second_moment, spread
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+MEMITHyperParams: Any = host("models.memit").MEMITHyperParams
+
 
 @dataclass
-class EMMETHyperParams(FromYAML, host("models.memit").MEMITHyperParams):
+class EMMETHyperParams(FromYAML, MEMITHyperParams):
     """MEMIT's settings, and two small weights that keep inverses stable."""
 
     ALG = "EMMET"
@@ -25,7 +31,7 @@ class EMMETHyperParams(FromYAML, host("models.memit").MEMITHyperParams):
     """Added to the diagonal of K^T C^-1 K."""
 
 
-def emmet_weights(model: nn.Module, tok: Any, requests: Any, hparams: EMMETHyperParams, **_: Any) -> Weights:
+def emmet_weights(model: PreTrainedModel, tok: Any, requests: Any, hparams: EMMETHyperParams, **_: Any) -> Weights:
     """Every key gets exactly its value, and ordinary keys change least:
 
     update = R (K^T A^-1 K + emmet_lambda I)^-1 K^T A^-1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,15 @@ from ..config.files import FromYAML
 from ..easyedit.host import host
 from ..errors import HyperParamsError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+Theirs: Any = host("models.lora").LoRAHyperParams
+
 
 @dataclass(kw_only=True)
-class LoRAHyperParams(FromYAML, host("models.lora").LoRAHyperParams):
+class LoRAHyperParams(FromYAML, Theirs):
     """EasyEdit's settings, with the kind of adapter."""
 
     ALG = "LoRA"
@@ -24,7 +30,7 @@ class LoRAHyperParams(FromYAML, host("models.lora").LoRAHyperParams):
 
 
 def apply_lora_to_model(
-    model: nn.Module,
+    model: PreTrainedModel,
     tok: Any,
     requests: list[dict[str, Any]],
     hparams: LoRAHyperParams,
@@ -32,7 +38,7 @@ def apply_lora_to_model(
     return_orig_weights: bool = False,
     keep_original_weight: bool = False,
     **_: Any,
-) -> tuple[nn.Module, dict[str, Tensor]]:
+) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     """Train an adapter on the targets' tokens; the model's own weights stay.
 
     Returns:
@@ -70,7 +76,7 @@ def apply_lora_to_model(
     return model, {}
 
 
-def _unloadable(adapted: nn.Module) -> nn.Module:
+def _unloadable(adapted: Any) -> Any:
     """The release deletes `peft_config` after `unload()`, which has deleted it already in present versions of peft."""
     unload = adapted.unload
 

@@ -11,20 +11,23 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..easyedit.host import conditions, host
 from ..errors import RequestError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Request = dict[str, Any]
 Weights = dict[str, Tensor]
 """Parameter name -> its new value."""
 
 
-def editor(compute: Callable[..., Weights]) -> Callable[..., tuple[nn.Module, Weights]]:
+def editor(compute: Callable[..., Weights]) -> Callable[..., tuple[PreTrainedModel, Weights]]:
     """EasyEdit's calling convention around `compute(model, tok, requests, hparams, **kwargs) -> Weights`.
 
     `compute` leaves the model as it was. The originals of the changed weights come back when
@@ -33,7 +36,7 @@ def editor(compute: Callable[..., Weights]) -> Callable[..., tuple[nn.Module, We
 
     @functools.wraps(compute)
     def apply(
-        model: nn.Module,
+        model: PreTrainedModel,
         tok: Any,
         requests: Sequence[Request],
         hparams: Any,
@@ -41,7 +44,7 @@ def editor(compute: Callable[..., Weights]) -> Callable[..., tuple[nn.Module, We
         return_orig_weights: bool = False,
         keep_original_weight: bool = False,
         **kwargs: Any,
-    ) -> tuple[nn.Module, Weights]:
+    ) -> tuple[PreTrainedModel, Weights]:
         model = deepcopy(model) if copy else model
         with conditions(model, tok, hparams):
             new = compute(model, tok, requests, hparams, **kwargs)
@@ -75,7 +78,7 @@ def slotted(requests: Sequence[Request]) -> list[Request]:
 
 
 @contextmanager
-def edited_weights(model: nn.Module, names: Sequence[str]) -> Iterator[Weights]:
+def edited_weights(model: PreTrainedModel, names: Sequence[str]) -> Iterator[Weights]:
     """The parameters of these names, to be changed in place; they get their values back."""
     weights = {name: model.get_parameter(name).detach() for name in names}
     kept = {name: w.clone() for name, w in weights.items()}
@@ -87,7 +90,7 @@ def edited_weights(model: nn.Module, names: Sequence[str]) -> Iterator[Weights]:
 
 
 def spread(
-    model: nn.Module,
+    model: PreTrainedModel,
     tok: Any,
     requests: Sequence[Request],
     hparams: Any,
@@ -131,12 +134,13 @@ def spread(
             weight = weights[names[layer]]
             update = solve(layer, keys(layer), (z - now.to(z)) * share(len(layers) - i))
             weight += memit.upd_matrix_match_shape(update, weight.shape).to(weight)
-        for layer in layers if remember else ():
-            remember(layer, keys(layer))
+        if remember is not None:
+            for layer in layers:
+                remember(layer, keys(layer))
         return {name: w.clone() for name, w in weights.items()}
 
 
-def second_moment(model: nn.Module, tok: Any, hparams: Any, layer: int) -> Tensor:
+def second_moment(model: PreTrainedModel, tok: Any, hparams: Any, layer: int) -> Tensor:
     """C of a layer, [M, M] float64, through EasyEdit's own cache."""
     memit = host("models.memit.memit_main")
     name = hparams.rewrite_module_tmp.format(layer)
@@ -146,7 +150,7 @@ def second_moment(model: nn.Module, tok: Any, hparams: Any, layer: int) -> Tenso
     return moment.double()
 
 
-def memit_weights(model: nn.Module, tok: Any, requests: Sequence[Request], hparams: Any) -> Weights:
+def memit_weights(model: PreTrainedModel, tok: Any, requests: Sequence[Request], hparams: Any) -> Weights:
     """What EasyEdit's MEMIT would make of the weights."""
     memit = host("models.memit.memit_main")
     new = {}

@@ -4,11 +4,11 @@ of which only the feed-forward one is written."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config.files import FromYAML
 from ..easyedit.host import host
@@ -16,9 +16,15 @@ from ..errors import HyperParamsError
 from ..model.hooks import output_hooks
 from .memit_family import Weights, editor, second_moment, spread
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+MEMITHyperParams: Any = host("models.memit").MEMITHyperParams
+
 
 @dataclass
-class PMETHyperParams(FromYAML, host("models.memit").MEMITHyperParams):
+class PMETHyperParams(FromYAML, MEMITHyperParams):
     """MEMIT's settings; `mlp_module_tmp` and `attn_module_tmp` name the output projections here."""
 
     ALG = "PMET"
@@ -29,7 +35,7 @@ class PMETHyperParams(FromYAML, host("models.memit").MEMITHyperParams):
     """Weight of the target's likelihood against the other terms."""
 
 
-def pmet_weights(model: nn.Module, tok: Any, requests: Any, hparams: PMETHyperParams, **_: Any) -> Weights:
+def pmet_weights(model: PreTrainedModel, tok: Any, requests: Any, hparams: PMETHyperParams, **_: Any) -> Weights:
     """MEMIT's update, with a target for the module's own output and the square root of the remaining layers l:
 
         update = R / sqrt(l) K^T (K K^T + mom2_update_weight C)^-1
@@ -57,7 +63,7 @@ def pmet_weights(model: nn.Module, tok: Any, requests: Any, hparams: PMETHyperPa
 
 
 def compute_zs(
-    model: nn.Module,
+    model: PreTrainedModel,
     tok: Any,
     request: dict[str, Any],
     hparams: PMETHyperParams,
@@ -83,11 +89,11 @@ def compute_zs(
 
     names = [t.format(layer) for t in (hparams.attn_module_tmp, hparams.mlp_module_tmp)]
     offsets = [torch.zeros(model.config.hidden_size, device=model.device, requires_grad=True) for _ in names]
-    starts: list[Tensor | None] = [None, None]
+    starts: dict[int, Tensor] = {}
 
     def hook(i: int) -> Any:
         def add(_: Tensor, y: Tensor) -> Tensor:
-            if starts[i] is None:
+            if i not in starts:
                 starts[i] = y[0, at[0]].detach().clone()
             return y.index_put((rows, torch.tensor(at, device=y.device)), offsets[i].to(y), accumulate=True)
 
@@ -104,7 +110,7 @@ def compute_zs(
         likely = log_probs.gather(2, ids.expand(len(answers), -1)[..., None]).squeeze(2).mean(1)
         most_likely = log_probs.amax(2).mean(1)
         divergence = hparams.kl_factor * F.kl_div(unedited, divergent, log_target=True, reduction="batchmean")
-        size = sum(o.norm() / s.norm() ** 2 for o, s in zip(offsets, starts, strict=True))
+        size = sum(o.norm() / starts[i].norm() ** 2 for i, o in enumerate(offsets))
         loss = -factor * likely.mean() + divergence + hparams.v_weight_decay * size
         if loss < 5e-2 or step == hparams.v_num_grad_steps - 1:
             break
@@ -118,11 +124,11 @@ def compute_zs(
         loss.backward()
         optimizer.step()
         with torch.no_grad():
-            for offset, start in zip(offsets, starts, strict=True):
-                limit = hparams.clamp_norm_factor * start.norm()
+            for i, offset in enumerate(offsets):
+                limit = hparams.clamp_norm_factor * starts[i].norm()
                 if offset.norm() > limit:
                     offset *= limit / offset.norm()
-    attention, feed_forward = (s + o.detach() for s, o in zip(starts, offsets, strict=True))
+    attention, feed_forward = (starts[i] + o.detach() for i, o in enumerate(offsets))
     return attention, feed_forward
 
 

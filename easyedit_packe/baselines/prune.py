@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config.files import FromYAML
 from ..easyedit.host import host
 from ..easyedit.state import accumulated
 from .memit_family import Weights, edited_weights, editor, memit_weights
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+MEMITHyperParams: Any = host("models.memit").MEMITHyperParams
+
 
 @dataclass
-class PRUNEHyperParams(FromYAML, host("models.memit").MEMITHyperParams):
+class PRUNEHyperParams(FromYAML, MEMITHyperParams):
     """MEMIT's settings, and how strongly large singular values are held back."""
 
     ALG = "PRUNE"
@@ -35,7 +41,7 @@ def restrained(update: Tensor, weight: Tensor, alpha: float) -> Tensor:
     return (u * held @ v).to(update)
 
 
-def prune_weights(model: nn.Module, tok: Any, requests: Any, hparams: PRUNEHyperParams, **_: Any) -> Weights:
+def prune_weights(model: PreTrainedModel, tok: Any, requests: Any, hparams: PRUNEHyperParams, **_: Any) -> Weights:
     """W0 + restrained(sum of all updates since W0).
 
     The paper restrains the sum once, after the last edit. Here the model is left so after every call: the next

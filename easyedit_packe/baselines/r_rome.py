@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config.files import FromYAML
 from ..easyedit.host import host
 from ..errors import HyperParamsError
 from .memit_family import Weights, edited_weights, editor, slotted
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+ROMEHyperParams: Any = host("models.rome").ROMEHyperParams
+
 
 @dataclass
-class R_ROMEHyperParams(FromYAML, host("models.rome").ROMEHyperParams):
+class R_ROMEHyperParams(FromYAML, ROMEHyperParams):
     """ROME's settings, and which key is used."""
 
     ALG = "R-ROME"
@@ -29,7 +35,7 @@ class R_ROMEHyperParams(FromYAML, host("models.rome").ROMEHyperParams):
     """ROME itself. Only EasyEdit's HEAD has it."""
 
 
-def r_rome_weights(model: nn.Module, tok: Any, requests: Any, hparams: R_ROMEHyperParams, **_: Any) -> Weights:
+def r_rome_weights(model: PreTrainedModel, tok: Any, requests: Any, hparams: R_ROMEHyperParams, **_: Any) -> Weights:
     """With k and v the means, over all prefixes, of the module's input and output at the subject:
 
         update = (v* - v) (C^-1 k)^T / (k^T C^-1 k)
@@ -62,7 +68,7 @@ def r_rome_weights(model: nn.Module, tok: Any, requests: Any, hparams: R_ROMEHyp
 
 
 def inputs_and_outputs(
-    model: nn.Module, tok: Any, request: dict, hparams: Any, layer: int, templates: list[str]
+    model: PreTrainedModel, tok: Any, request: dict, hparams: Any, layer: int, templates: list[str]
 ) -> tuple[Tensor, Tensor]:
     """Means over the prefixes of the edited module's input [M] and output [D] at the subject's last token."""
     read = host("models.rome.compute_v").get_module_input_output_at_word

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config.files import FromYAML
 from ..easyedit.host import host
 from .memit_family import Weights, editor, memit_weights
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+MEMITHyperParams: Any = host("models.memit").MEMITHyperParams
+
 
 @dataclass
-class RECTHyperParams(FromYAML, host("models.memit").MEMITHyperParams):
+class RECTHyperParams(FromYAML, MEMITHyperParams):
     """MEMIT's settings, and how much of its update is kept."""
 
     ALG = "RECT"
@@ -32,7 +38,7 @@ def largest_changes(update: Tensor, weight: Tensor, fraction: float) -> Tensor:
     return torch.where(mask.view_as(update), update, torch.zeros_like(update))
 
 
-def rect_weights(model: nn.Module, tok: Any, requests: Any, hparams: RECTHyperParams, **_: Any) -> Weights:
+def rect_weights(model: PreTrainedModel, tok: Any, requests: Any, hparams: RECTHyperParams, **_: Any) -> Weights:
     """W + update on the entries where |update / W| is among the largest `rect_fraction`, W elsewhere."""
     new = memit_weights(model, tok, requests, hparams)
     for name, value in new.items():

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import hydra
 import typer
@@ -27,9 +28,9 @@ ConfigStore.instance().store(name="settings", node=Settings)
 @hydra.main(version_base="1.3", config_path="conf", config_name="bench")
 def _task(config: DictConfig) -> None:
     """One run. What came of it goes into a file: in a sweep with a launcher this may be any process."""
-    values = OmegaConf.to_container(config, resolve=True)
+    values: Any = OmegaConf.to_container(config, resolve=True)
     try:
-        folder = run(Settings.from_dict({str(k): v for k, v in dict(values).items()}))
+        folder = run(Settings.from_dict(values))
         outcome = {"folder": str(folder)}
         typer.echo(one_line(folder))
     except PaCKEError as e:

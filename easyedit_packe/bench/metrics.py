@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from ..easyedit import bridged, parts
@@ -28,6 +27,9 @@ from ..model.forward import answer_logits
 from ..model.generation import greedy_all
 from ..requests import EditRequest, collate, encode
 from .data import Record
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TEXT = Path(__file__).parent / "text.txt"
 """The fixed text of `perplexity`: 130 words on bread, shown to no editor."""
@@ -45,7 +47,7 @@ class Answer:
 
 
 @torch.no_grad()
-def score_answers(model: nn.Module, tok: Any, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
+def score_answers(model: PreTrainedModel, tok: Any, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
     """Each (prompt, target) pair as an `Answer`, from one padded forward pass."""
     encoded = encode(tok, [EditRequest(p, t.strip()) for p, t in pairs])
     batch = collate(encoded, model.device)
@@ -60,7 +62,7 @@ def score_answers(model: nn.Module, tok: Any, pairs: Sequence[tuple[str, str]]) 
     return answers
 
 
-def rome_family(model: nn.Module, tok: Any, record: Record, data_type: str) -> dict[str, float]:
+def rome_family(model: PreTrainedModel, tok: Any, record: Record, data_type: str) -> dict[str, float]:
     """Efficacy, generality and locality as the ROME and AlphaEdit papers define them.
 
     CounterFact: P(new) > P(old) after the prompt and after the paraphrase; P(true) > P(new) after the neighbour's
@@ -86,7 +88,7 @@ MAX_LENGTH = 128
 """Tokens that EasyEdit's functions keep of a prompt, for every editor; their own settings have 30 to 128."""
 
 
-def easyedit_quality(model: nn.Module, tok: Any, record: Record, device: str) -> dict[str, Any]:
+def easyedit_quality(model: PreTrainedModel, tok: Any, record: Record, device: str) -> dict[str, Any]:
     """EasyEdit's own measurement of one record; whose edit it is does not matter.
 
     Returns:
@@ -117,7 +119,7 @@ def agreement(now: Sequence[Sequence[int]], before: Sequence[Sequence[int]]) -> 
     return float(np.mean([np.mean(np.equal(a, b)) for a, b in zip(now, before, strict=True)]))
 
 
-def generation_family(model: nn.Module, tok: Any, record: Record) -> dict[str, float]:
+def generation_family(model: PreTrainedModel, tok: Any, record: Record) -> dict[str, float]:
     """What greedy decoding says after the prompt and after the paraphrase.
 
     Returns:
@@ -153,7 +155,7 @@ def begins_with(said: str, target: str) -> bool:
 
 
 @torch.no_grad()
-def perplexity(model: nn.Module, tok: Any, text: str | None = None, window: int = 512) -> float | None:
+def perplexity(model: PreTrainedModel, tok: Any, text: str | None = None, window: int = 512) -> float | None:
     """exp of the mean loss per token of a fixed text, in windows; None where it is not finite: the model collapsed."""
     ids = tok(TEXT.read_text(encoding="utf-8") if text is None else text, return_tensors="pt")["input_ids"][0]
     total, count = 0.0, 0

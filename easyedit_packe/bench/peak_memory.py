@@ -34,10 +34,10 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
         yield peak
         peak.bytes = torch.cuda.max_memory_allocated(device) - start
         return
-    start = _resident("VmRSS") if _reset() else None
+    before = _resident("VmRSS") if _reset() else None
     yield peak
-    if start is not None:
-        peak.bytes = max(_resident("VmHWM") - start, 0)
+    if before is not None:
+        peak.bytes = max(_resident("VmHWM") - before, 0)
 
 
 def _reset() -> bool:

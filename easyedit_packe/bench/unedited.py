@@ -30,7 +30,7 @@ def unedited(
     with only_one(folder, wait=True):
         rows = Rows(folder / "cases.jsonl", ("case_id", "generation_measured"))
         name, file = short_name(environment), folder / "run.json"
-        about = read_json(file) if file.is_file() else {"model_sha256": session.digest}
+        about: dict[str, Any] = read_json(file) if file.is_file() else {"model_sha256": session.digest}
         if about["model_sha256"] != session.digest:
             raise StoreError(f"{folder} was measured on another model of that name; take another out=.")
         if "perplexity" not in about:

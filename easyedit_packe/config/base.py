@@ -81,7 +81,7 @@ class HyperParams:
         self.require(self.alg_name == self.ALG, "alg_name", repr(self.ALG), "this configuration is for another editor")
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         try:
-            checked = _schema(type(self))(**given)
+            checked = type(self)._schema()(**given)
         except ValidationError as e:
             raise HyperParamsError(self._said(e)) from None
         for name in given:
@@ -111,6 +111,14 @@ class HyperParams:
             return f"{field}: expected {expected}{orders}, got {value!r}; {remedy}."
         names = " or ".join("null" if o is type(None) else _name(o) for o in options)
         return f"{field}: expected {names}, got {value!r} ({type(value).__name__}); correct its type."
+
+    @classmethod
+    @functools.cache
+    def _schema(cls) -> Any:
+        """The class's fields as a pydantic model."""
+        hints = typing.get_type_hints(cls, include_extras=True)
+        given: dict[str, Any] = {f.name: (hints[f.name], ...) for f in fields(cls)}
+        return create_model(cls.__name__, __config__={"protected_namespaces": ()}, **given)
 
     @classmethod
     def from_hparams(cls, name_or_path: str | Path) -> Self:
@@ -151,14 +159,6 @@ class HyperParams:
         """Plain values, one entry a field; `from_dict` reads them back."""
         config = {f.name: getattr(self, f.name) for f in fields(self)}
         return {k: str(v) if isinstance(v, str) or k == "model_name" else v for k, v in config.items()}
-
-
-@functools.cache
-def _schema(cls: type[HyperParams]) -> Any:
-    """The class's fields as a pydantic model."""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    given: dict[str, Any] = {f.name: (hints[f.name], ...) for f in fields(cls)}
-    return create_model(cls.__name__, __config__={"protected_namespaces": ()}, **given)
 
 
 def _options(kind: Any) -> tuple[Any, ...]:

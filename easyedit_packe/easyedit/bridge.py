@@ -114,7 +114,9 @@ def _layers_return_tuples() -> Iterator[None]:
     """The release adds to `output[0]` of a decoder layer, which in transformers 5 is the first sequence of a batch."""
     nethook = host("util.nethook")
 
-    class Trace(nethook.Trace):
+    theirs: Any = nethook.Trace
+
+    class Trace(theirs):
         def __init__(self, module: Any, layer: str | None = None, *args: Any, **kwargs: Any) -> None:
             self.around, self.wrapped = [], False
             if layer is None or not re.search(r"\.\d+$", layer):

@@ -6,7 +6,6 @@ import importlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -16,7 +15,7 @@ from ..model.hooks import frozen
 from .statistics import stats_dir
 
 
-def host(path: str) -> ModuleType | None:
+def host(path: str) -> Any:
     """The module `easyeditor.<path>`, or None where this release has none.
 
     Raises:

@@ -99,13 +99,15 @@ def import_easyeditor() -> tuple[ModuleType, Found]:
     """
     module = sys.modules.get("easyeditor")
     if module is not None:
-        root = Path(module.__file__).parent.parent
+        root = Path(str(module.__file__)).parent.parent
         return module, Found(root, getattr(module, "__packe_how__", "importable"), _version(root))
     found = locate()
     init = found.root / "easyeditor" / "__init__.py"
     spec = importlib.util.spec_from_file_location("easyeditor", init, submodule_search_locations=[str(init.parent)])
+    if spec is None or spec.loader is None:
+        raise EasyEditError(f"{init} cannot be imported; point EASYEDIT_HOME at a whole checkout of zjunlp/EasyEdit.")
     module = importlib.util.module_from_spec(spec)
-    module.__packe_how__ = found.how
+    vars(module)["__packe_how__"] = found.how
     with _kept_random_state(), _kept_root_logger(), placeholders():
         sys.modules["easyeditor"] = module
         try:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..cache import cache_dir
 from .statistics import digest, find_stats, load_moment
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def null_space(moment: Tensor, threshold: float) -> Tensor:
@@ -21,7 +24,7 @@ def null_space(moment: Tensor, threshold: float) -> Tensor:
     return (u @ u.T).float()
 
 
-def projection_file(model: nn.Module, hparams: Any) -> Path:
+def projection_file(model: PreTrainedModel, hparams: Any) -> Path:
     """File with P of each of `hparams.layers` [layers, M, M], in the user's cache; made on the first call.
 
     It is named after the model, the layers, the threshold and the content of the statistics.

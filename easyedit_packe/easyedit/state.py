@@ -84,7 +84,8 @@ def fresh_state(seed: int = 0) -> Iterator[None]:
                 stack.enter_context(swapped(module, generate_fast=_seeded(module.generate_fast, seed)))
         kept = dict(_accumulated)
         _accumulated.clear()
-        stack.callback(lambda: (_accumulated.clear(), _accumulated.update(kept)))
+        stack.callback(_accumulated.update, kept)
+        stack.callback(_accumulated.clear)
         yield
 
 

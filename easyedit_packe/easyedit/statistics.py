@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from ..model.ffn import FFNMap
 from ..model.hooks import ends_with, frozen, output_hooks
 from ..model.sampling import beginning, continued
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 SAMPLES = 100_000
 """`mom2_n_samples` of nearly every YAML of EasyEdit. Only part of a file name: the note beside it has the truth."""
 
@@ -35,7 +38,7 @@ def stats_dir() -> Path:
     return cache_dir() / "stats"
 
 
-def model_names(model: nn.Module) -> tuple[str, str]:
+def model_names(model: PreTrainedModel) -> tuple[str, str]:
     """The folder names that HEAD and the PyPI release give a model: the last part of its path, and all of it.
 
     Raises:
@@ -51,7 +54,7 @@ def model_names(model: nn.Module) -> tuple[str, str]:
 
 
 def stats_files(
-    model: nn.Module,
+    model: PreTrainedModel,
     module_name: str,
     root: str | Path | None = None,
     samples: int = SAMPLES,
@@ -64,7 +67,7 @@ def stats_files(
     return list(dict.fromkeys(root / name / f"{dataset}_stats" / file for name in model_names(model)))
 
 
-def find_stats(model: nn.Module, module_name: str, hparams: Any) -> Path:
+def find_stats(model: PreTrainedModel, module_name: str, hparams: Any) -> Path:
     """The file of statistics that an editor's hyper-parameters ask for.
 
     Raises:
@@ -111,7 +114,7 @@ def digest(file: Path) -> str:
 
 
 def compute_stats(
-    model: nn.Module,
+    model: PreTrainedModel,
     tok: Any,
     corpus: str | Path = "self",
     layers: Sequence[int] | None = None,
@@ -165,7 +168,7 @@ def compute_stats(
     return {layer: paths[0] for layer, paths in files.items()}
 
 
-def sample_text(model: nn.Module, tok: Any, tokens: int, length: int, batch_size: int, seed: int) -> Tensor:
+def sample_text(model: PreTrainedModel, tok: Any, tokens: int, length: int, batch_size: int, seed: int) -> Tensor:
     """Sequences [n, length] from the model at temperature 1, each started from a token drawn at random."""
     special = set(tok.all_special_ids)
     ordinary = torch.tensor([i for i in range(min(len(tok), model.config.vocab_size)) if i not in special])
@@ -180,7 +183,7 @@ def sample_text(model: nn.Module, tok: Any, tokens: int, length: int, batch_size
 
 
 @contextmanager
-def _cache(model: nn.Module) -> Iterator[None]:
+def _cache(model: PreTrainedModel) -> Iterator[None]:
     kept = model.config.use_cache
     model.config.use_cache = True
     try:
@@ -204,7 +207,9 @@ def _read_text(path: Path, tok: Any, tokens: int, length: int) -> Tensor:
     return torch.tensor(ids[: rows * length]).view(rows, length)
 
 
-def _second_moments(model: nn.Module, modules: dict[int, nn.Module], ids: Tensor, batch_size: int) -> dict[int, Tensor]:
+def _second_moments(
+    model: PreTrainedModel, modules: dict[int, nn.Module], ids: Tensor, batch_size: int
+) -> dict[int, Tensor]:
     """{layer: sum over tokens of k k^T [M, M], float32}."""
     sums: dict[int, Tensor] = {}
 
@@ -226,7 +231,8 @@ def _save(total: Tensor, count: int, samples: int, about: dict[str, Any], files:
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)
-    np.savez(first, **{"mom2.count": count, "mom2.mom2": total.cpu().numpy(), "sample_size": samples})
+    arrays: dict[str, Any] = {"mom2.count": count, "mom2.mom2": total.cpu().numpy(), "sample_size": samples}
+    np.savez(first, **arrays)
     first.with_suffix(".json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for file in files[1:]:
         try:

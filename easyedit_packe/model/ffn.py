@@ -8,12 +8,15 @@ Hugging Face weight is a fact about each architecture, written down in `LAYOUTS`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import ModelError, one_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Kind = Literal["key", "value"]
 
@@ -22,16 +25,22 @@ Kind = Literal["key", "value"]
 class Layout:
     """How one architecture stores K and V.
 
-    `key` and `value` are module names inside a decoder layer. `transposed` tells `Conv1D` weights
-    ([in, out], GPT-2) from `nn.Linear` weights ([out, in]).
+    `key` and `value` are module names inside a decoder layer, `gate` that of a module that holds no nodes, where there
+    is one. `transposed` tells `Conv1D` weights ([in, out], GPT-2) from `nn.Linear` weights ([out, in]).
     """
 
     key: str
     value: str
+    gate: str | None = None
     transposed: bool = False
 
+    @property
+    def linear(self) -> list[str]:
+        """The linear modules of a feed-forward block."""
+        return [name for name in (self.key, self.value, self.gate) if name is not None]
 
-_GATED = Layout("mlp.up_proj", "mlp.down_proj")
+
+_GATED = Layout("mlp.up_proj", "mlp.down_proj", "mlp.gate_proj")
 
 # `config.model_type` -> layout. To support an architecture, add its line here and a tiny model to tests/conftest.py.
 LAYOUTS: dict[str, Layout] = {
@@ -60,7 +69,7 @@ class FFNModule:
     name: str
     layer: int
     kind: Kind
-    module: nn.Module
+    module: Any
     node_axis: int
 
     @property
@@ -68,7 +77,7 @@ class FFNModule:
         return self.module.weight
 
     @property
-    def bias(self) -> Tensor | None:
+    def bias(self) -> Any:
         """[M] for a key module, where entry j belongs to node j; [D] for a value module, where it belongs to none."""
         return getattr(self.module, "bias", None)
 
@@ -95,25 +104,28 @@ class FFNMap:
     hidden_size: int
 
     @classmethod
-    def of(cls, model: nn.Module) -> FFNMap:
+    def of(cls, model: PreTrainedModel) -> FFNMap:
         """Find the modules of a Hugging Face causal language model.
 
         Raises:
-            ModelError: unknown architecture; weights that are not in memory (offloaded to disk or the meta
-                device), not floating point (quantised), or made under `torch.inference_mode`.
+            ModelError: unknown architecture; an adapter around the model or its modules; weights that are not in
+                memory (offloaded to disk or the meta device), not floating point (quantised), or made under
+                `torch.inference_mode`.
         """
+        _check_plain(model)
         model_type = getattr(getattr(model, "config", None), "model_type", None)
-        layout = LAYOUTS.get(model_type)
+        layout = LAYOUTS.get(str(model_type))
         if layout is None:
             raise ModelError(
                 f"expected a model whose feed-forward layout is known, got model_type={model_type!r} "
                 f"({type(model).__name__}); {one_of(model_type, sorted(LAYOUTS))}. To add one, give its key and "
-                "value module names in easyedit_packe/ffn.py: LAYOUTS."
+                "value module names in easyedit_packe/model/ffn.py: LAYOUTS."
             )
         hidden_size = model.config.hidden_size
         found: list[FFNModule] = []
         for name, module in model.named_modules():
-            for kind, suffix in (("key", layout.key), ("value", layout.value)):
+            kinds: tuple[tuple[Kind, str], ...] = (("key", layout.key), ("value", layout.value))
+            for kind, suffix in kinds:
                 if name.endswith("." + suffix):
                     layer = int(name.removesuffix("." + suffix).rsplit(".", 1)[1])
                     node_axis = int((kind == "value") != layout.transposed)
@@ -122,7 +134,7 @@ class FFNMap:
         if len(found) != 2 * model.config.num_hidden_layers:
             raise ModelError(
                 f"expected {2 * model.config.num_hidden_layers} modules named *.{layout.key} and *.{layout.value} "
-                f"in a {model_type} model, found {len(found)}; adapters that wrap them must be merged first."
+                f"in a {model_type} model, found {len(found)}; {_MERGE}"
             )
         for m in found:
             _check_weight(m, hidden_size)
@@ -134,12 +146,28 @@ class FFNMap:
         return self.modules[0].num_nodes
 
 
+_MERGE = (
+    "adapters that wrap a model must be merged first, model = model.merge_and_unload(); or pass the base model, loaded "
+    "without its adapter."
+)
+
+
+def _check_plain(model: PreTrainedModel) -> None:
+    if any(cls.__module__.partition(".")[0] == "peft" for cls in type(model).__mro__):
+        raise ModelError(f"expected a plain Hugging Face model, got PEFT's {type(model).__name__}; {_MERGE}")
+
+
 def _check_weight(m: FFNModule, hidden_size: int) -> None:
     weight = getattr(m.module, "weight", None)
     if not isinstance(weight, Tensor) or not weight.is_floating_point():
         raise ModelError(
             f"expected a floating-point weight in {m.name}, got {getattr(weight, 'dtype', type(m.module).__name__)}; "
             "load the model unquantised (float32, bfloat16 or float16) to edit it."
+        )
+    if "weight" not in m.module._parameters:
+        raise ModelError(
+            f"expected {m.name} to hold its own weight, got {type(m.module).__name__} from "
+            f"{type(m.module).__module__}, which keeps it elsewhere; {_MERGE}"
         )
     if weight.device.type == "meta":
         raise ModelError(
@@ -151,7 +179,7 @@ def _check_weight(m: FFNModule, hidden_size: int) -> None:
     if weight.ndim != 2 or weight.shape[1 - m.node_axis] != hidden_size:
         raise ModelError(
             f"expected {m.name}.weight with hidden size {hidden_size} on axis {1 - m.node_axis}, got "
-            f"{tuple(weight.shape)}; correct this architecture's entry in easyedit_packe/ffn.py: LAYOUTS."
+            f"{tuple(weight.shape)}; correct this architecture's entry in easyedit_packe/model/ffn.py: LAYOUTS."
         )
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..requests import Batch
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def answer_logits(model: nn.Module, batch: Batch) -> Tensor:
+
+def answer_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Logits [N, V] (at least float32) at the N positions that predict the batch's answer tokens, and nowhere else.
 
     The vocabulary is the widest matrix of a model, so it is only multiplied where the loss looks.

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 from transformers import GenerationConfig
 
 from ..requests import EditRequest, encode
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def greedy(model: nn.Module, tok: Any, prompt: str, tokens: int = 8) -> str:
+
+def greedy(model: PreTrainedModel, tok: Any, prompt: str, tokens: int = 8) -> str:
     """The model's greedy continuation of `prompt`, without special tokens, in one line."""
     return " ".join(greedy_all(model, tok, [prompt], tokens)[0].split())
 
 
 @torch.no_grad()
-def greedy_all(model: nn.Module, tok: Any, prompts: Sequence[str], tokens: int) -> list[str]:
+def greedy_all(model: PreTrainedModel, tok: Any, prompts: Sequence[str], tokens: int) -> list[str]:
     """The greedy continuation of each prompt, from one padded batch; the tokeniser's padding side is put back."""
     side, tok.padding_side = tok.padding_side, "left"
     try:
@@ -32,7 +34,7 @@ def greedy_all(model: nn.Module, tok: Any, prompts: Sequence[str], tokens: int) 
 
 
 @contextmanager
-def _plain_decoding(model: nn.Module, tok: Any) -> Iterator[None]:
+def _plain_decoding(model: PreTrainedModel, tok: Any) -> Iterator[None]:
     """While active, only the end tokens of the model's own settings count: a repetition penalty, or any other change
     of the model's scores, would not be greedy decoding."""
     own = model.generation_config
@@ -47,7 +49,7 @@ def _plain_decoding(model: nn.Module, tok: Any) -> Iterator[None]:
 
 
 @torch.no_grad()
-def token_accuracy(model: nn.Module, tok: Any, prompt: str, target: str) -> float:
+def token_accuracy(model: PreTrainedModel, tok: Any, prompt: str, target: str) -> float:
     """Share of the target's tokens that are the arg-max under teacher forcing, as EasyEdit's metrics count."""
     (e,) = encode(tok, [EditRequest(prompt, target)])
     logits = model(e.ids[None].to(model.device)).logits[0, e.answer_start - 1 : -1]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def beginning(tok: Any) -> list[int]:
@@ -19,7 +22,7 @@ def beginning(tok: Any) -> list[int]:
 
 @torch.no_grad()
 def continued(
-    model: nn.Module, ids: Tensor, length: int, generator: torch.Generator, never: Collection[int] = ()
+    model: PreTrainedModel, ids: Tensor, length: int, generator: torch.Generator, never: Collection[int] = ()
 ) -> Tensor:
     """Texts drawn from the model at temperature 1, from the `generator` alone; the global one is not touched.
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import PaCKEHyperParams
 from ..errors import ModelError
@@ -21,9 +22,13 @@ from ..model.hooks import frozen
 from ..patch.weight_patch import WeightPatch
 from ..requests import Batch, Encoded, collate
 from .objective import token_losses
+from .rounding import warn_of_rounding
 from .slices import NodeGradients, Slices, spread
 from .terms import Backward, require_finite
 from .tracing import NodeSets, choose_nodes, factors, module_scores, trace, watch_outputs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LOG = logging.getLogger(__name__)
 
@@ -46,7 +51,9 @@ class Rectification:
     terms: dict[str, list[float | None]] = field(default_factory=dict)
 
 
-def rectify(model: nn.Module, ffn: FFNMap, requests: Sequence[Encoded], hparams: PaCKEHyperParams) -> Rectification:
+def rectify(
+    model: PreTrainedModel, ffn: FFNMap, requests: Sequence[Encoded], hparams: PaCKEHyperParams
+) -> Rectification:
     """Trace the requests together, train their nodes, and return the change as a patch.
 
     The model's weights are read, never written.
@@ -62,7 +69,9 @@ def rectify(model: nn.Module, ffn: FFNMap, requests: Sequence[Encoded], hparams:
 class Rectifier:
     """One call of `rectify`: the state that its steps share."""
 
-    def __init__(self, model: nn.Module, ffn: FFNMap, requests: Sequence[Encoded], hparams: PaCKEHyperParams) -> None:
+    def __init__(
+        self, model: PreTrainedModel, ffn: FFNMap, requests: Sequence[Encoded], hparams: PaCKEHyperParams
+    ) -> None:
         needed = hparams.num_critical_paths + hparams.num_negative_paths
         if needed > ffn.num_nodes:
             raise ModelError(
@@ -101,6 +110,7 @@ class Rectifier:
                 f"check the model's weights, or lower lr (now {self.hparams.lr})."
             )
         result.patch = self.slices.patch()
+        warn_of_rounding(result.patch, f"load the model in float32, or raise lr (now {self.hparams.lr})")
         LOG.debug("losses of the first term by step: %s", result.losses)
         return result
 
@@ -281,6 +291,8 @@ class Rectifier:
                 sum_.add_(gradient)
 
     def step(self, gradients: Sequence[Tensor]) -> None:
+        if self.optimizer is None:
+            raise RuntimeError("a step before `start_training`")
         for leaf, gradient in zip(self.slices.leaves, gradients, strict=True):
             leaf.grad = gradient
         self.optimizer.step()

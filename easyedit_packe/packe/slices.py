@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from ..model.ffn import FFNMap, FFNModule, slice_dtype
 from ..model.hooks import OutputHook, output_hooks
 from ..patch.slice import Slice
 from ..patch.weight_patch import WeightPatch
+from .rounding import rounded_patch
 from .tracing import NodeSets
 
 
@@ -31,7 +33,7 @@ class Slices:
     def __init__(self, ffn: FFNMap, train_value_bias: bool = False) -> None:
         self.ffn = ffn
         first = ffn.modules[0].weight
-        options = {"dtype": slice_dtype(first.dtype), "device": first.device}
+        options: dict[str, Any] = {"dtype": slice_dtype(first.dtype), "device": first.device}
         self.index: dict[str, Tensor] = {m.name: torch.empty(0, dtype=torch.long) for m in ffn.modules}
         self.weight = torch.zeros(0, ffn.hidden_size, **options)
         self.key_bias = torch.zeros(0, **options)
@@ -109,24 +111,24 @@ class Slices:
             yield
 
     def patch(self) -> WeightPatch:
-        """The changes as a patch on the model's weights, rounded to the model's dtype.
+        """The changes as a patch on the model's weights, rounded to the model's dtype; see `rounded_patch`.
 
         Meant for the model as it stood while the changes were trained.
         """
-        slices: dict[str, Slice] = {}
+        parts: dict[str, tuple[Slice, Tensor]] = {}
         sizes = [len(i) for i in self.index.values()]
         bias_rows = iter(
             self.key_bias.detach().split([s for m, s in zip(self.ffn.modules, sizes, strict=True) if m.has_node_bias])
         )
         for m, change in zip(self.ffn.modules, self.weight.detach().split(sizes), strict=True):
             index = self.index[m.name].to(m.weight.device)
-            slices[f"{m.name}.weight"] = _slice(m.node_axis, index, m.nodes(index), change, m.num_nodes)
+            parts[f"{m.name}.weight"] = _slice(m.node_axis, index, m.nodes(index), change, m.num_nodes)
             if m.has_node_bias:
-                slices[f"{m.name}.bias"] = _slice(0, index, m.bias.detach()[index], next(bias_rows), m.num_nodes)
+                parts[f"{m.name}.bias"] = _slice(0, index, m.bias.detach()[index], next(bias_rows), m.num_nodes)
         for m, change in zip(self.biased, self.value_bias.detach(), strict=True):
             index = torch.arange(len(change), device=m.bias.device)
-            slices[f"{m.name}.bias"] = _slice(0, index, m.bias.detach().clone(), change, len(change))
-        return WeightPatch(slices)
+            parts[f"{m.name}.bias"] = _slice(0, index, m.bias.detach().clone(), change, len(change))
+        return rounded_patch(parts)
 
 
 class NodeGradients:
@@ -167,9 +169,9 @@ def spread(rows: Tensor, places: Tensor, total: int) -> Tensor:
     return out.index_copy_(0, places.to(out.device), rows.detach())
 
 
-def _slice(axis: int, index: Tensor, old: Tensor, change: Tensor, size: int) -> Slice:
+def _slice(axis: int, index: Tensor, old: Tensor, change: Tensor, size: int) -> tuple[Slice, Tensor]:
     new = (old.to(change.dtype) + change.to(old.device)).to(old.dtype)
-    return Slice(axis, index, old, new, size)
+    return Slice(axis, index, old, new, size), change
 
 
 def _add(m: FFNModule, index: Tensor, change: Tensor, key_bias: Tensor | None, value_bias: Tensor | None) -> OutputHook:

@@ -138,6 +138,9 @@ def gradients_of(modules: Sequence[FFNModule], loss_part: Callable[[], Tensor], 
     loss.backward()
 
 
+Sums = dict[str, tuple[Tensor, Tensor | None]]
+"""By module name, a sum of gradients [D, M], and of its nodes' bias entries [M] where it has these."""
+
 UseGradient = Callable[[FFNModule, Tensor, Tensor], None]
 """Called with a module, its input and its output's gradient."""
 
@@ -162,9 +165,9 @@ def trace(ffn: FFNMap, loss_parts: Sequence[Callable[[], Tensor]], score: Score,
 
     for start in range(0, len(ffn.modules), matrices):
         group = ffn.modules[start : start + matrices]
-        sums: dict[str, tuple[Tensor, Tensor | None]] = {}
+        sums: Sums = {}
 
-        def add(m: FFNModule, x: Tensor, grad: Tensor, sums=sums) -> None:
+        def add(m: FFNModule, x: Tensor, grad: Tensor, sums: Sums = sums) -> None:
             hidden, inner = factors(m, x, grad)
             bias = inner.sum(0) if m.has_node_bias else None
             if m.name not in sums:
@@ -172,7 +175,7 @@ def trace(ffn: FFNMap, loss_parts: Sequence[Callable[[], Tensor]], score: Score,
             else:
                 total, total_bias = sums[m.name]
                 total.addmm_(hidden.T, inner)
-                if total_bias is not None:
+                if total_bias is not None and bias is not None:
                     total_bias.add_(bias)
 
         for part in loss_parts:

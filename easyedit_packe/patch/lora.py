@@ -52,17 +52,18 @@ def to_lora(
     """Turn an edit into an adapter.
 
     Args:
-        slices, info: of a patch of a known architecture, touching weights of linear modules and their biases.
+        slices, info: of a patch of a known architecture, touching weights of linear modules of feed-forward blocks and
+            their biases.
         max_rank: no module gets a higher rank; each is then the best approximation of its rank (truncated SVD).
         uniform: give every module the same rank by adding zeros, for programs that know no `rank_pattern`.
 
     Raises:
         PatchError: the patch says nothing of its architecture, touches something that LoRA cannot hold, or nothing.
     """
-    layout = LAYOUTS.get(info.get("model_type"))
+    layout = LAYOUTS.get(str(info.get("model_type")))
     if layout is None:
         raise PatchError(
-            f"expected a patch of an architecture of easyedit_packe/ffn.py, got {info.get('model_type')!r}."
+            f"expected a patch of an architecture of easyedit_packe/model/ffn.py, got {info.get('model_type')!r}."
         )
     if max_rank is not None and max_rank < 1:
         raise PatchError(f"max_rank: expected at least 1, got {max_rank}.")
@@ -70,11 +71,16 @@ def to_lora(
     biases: dict[str, Slice] = {}
     for name, s in slices.items():
         module, _, kind = name.rpartition(".")
+        # PEFT loads an adapter of any other module without a word, and some of them, such as embeddings, it never uses.
+        if kind not in ("weight", "bias") or not module.endswith(tuple(f".{m}" for m in layout.linear)):
+            raise PatchError(
+                f"{name}: expected changes of {', '.join(layout.linear)} only: LoRA here holds the linear modules of "
+                "feed-forward blocks; keep this change as a patch (WeightPatch.save), or apply it and save the whole "
+                "model (model.save_pretrained)."
+            )
         if kind == "bias":
             biases[module] = s
             continue
-        if kind != "weight" or s.new.ndim != 2:
-            raise PatchError(f"{name}: LoRA holds changes of linear weights and their biases only.")
         a, b, errors[module] = _factors(s, layout.transposed, max_rank)
         ranks[module] = len(a)
         tensors[f"base_model.model.{module}.lora_A.weight"] = a
@@ -93,10 +99,10 @@ def to_lora(
     if uniform:
         ranks = dict.fromkeys(ranks, max(ranks.values()))
         for module, rank in ranks.items():
-            a, b = (f"base_model.model.{module}.lora_{x}.weight" for x in "AB")
-            missing = rank - len(tensors[a])
-            tensors[a] = torch.nn.functional.pad(tensors[a], (0, 0, 0, missing))
-            tensors[b] = torch.nn.functional.pad(tensors[b], (0, missing))
+            down, up = (f"base_model.model.{module}.lora_{x}.weight" for x in "AB")
+            missing = rank - len(tensors[down])
+            tensors[down] = torch.nn.functional.pad(tensors[down], (0, 0, 0, missing))
+            tensors[up] = torch.nn.functional.pad(tensors[up], (0, missing))
     common = max(set(ranks.values()), key=list(ranks.values()).count)
     pattern = {m: r for m, r in ranks.items() if r != common}
     config = {

@@ -24,7 +24,8 @@ class WeightPatch:
     Attributes:
         slices: by parameter name, e.g. `model.layers.0.mlp.up_proj.weight`.
         info: what is worth keeping about the edit, as plain values: `base_model`, `model_type`, `hparams`,
-            `requests`, `losses` of each step, and `metrics` if they were measured.
+            `requests`, `losses` of each step, `rounding` where the dtype is narrower than float32 (see
+            `packe/rounding.py`), and `metrics` if they were measured.
     """
 
     slices: dict[str, Slice]
@@ -166,13 +167,16 @@ def model_info(model: nn.Module) -> dict[str, Any]:
 
 
 def merged_info(infos: list[dict[str, Any]]) -> dict[str, Any]:
-    """The first one's model and settings; the requests, and the edits' names, of all."""
+    """The first one's model and settings; the requests, and the edits' names, of all; what rounding took of the one
+    that lost most."""
     first = infos[0] if infos else {}
-    merged = {k: first[k] for k in ("base_model", "model_type", "hparams") if k in first}
+    merged: dict[str, Any] = {k: first[k] for k in ("base_model", "model_type", "hparams") if k in first}
     edits = [e for i in infos for e in i.get("edits", [])]
+    lost = [i["rounding"] for i in infos if "rounding" in i]
     return {
         **merged,
         "requests": [r for i in infos for r in i.get("requests", [])],
         **({"edits": edits} if edits else {}),
+        **({"rounding": max(lost, key=lambda r: r["error"])} if lost else {}),
         "merged": sum(i.get("merged", 1) for i in infos),
     }

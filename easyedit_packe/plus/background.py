@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..model.ffn import FFNMap
 from ..model.hooks import ends_with
 from ..requests import EditRequest, collate, encode
 from .contexts import background_lines, kept_texts
 from .moments import InputMoments
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TEXTS, TEXT_TOKENS = 256, 40
 """Size of the text that a model writes about nothing in particular, once: several times as many tokens as a value
@@ -31,12 +34,12 @@ class Background:
         self.texts = torch.zeros(0, 0, dtype=torch.long)
         self.moments = InputMoments()
 
-    def prepare_texts(self, model: nn.Module, tok: Any, seed: int) -> None:
+    def prepare_texts(self, model: PreTrainedModel, tok: Any, seed: int) -> None:
         """Let the model write its texts, the first time."""
         if not len(self.texts):
             self.texts = kept_texts(model, tok, TEXTS, TEXT_TOKENS, seed)
 
-    def prepare(self, model: nn.Module, tok: Any, ffn: FFNMap, seed: int) -> None:
+    def prepare(self, model: PreTrainedModel, tok: Any, ffn: FFNMap, seed: int) -> None:
         """Measure the modules' inputs, the first time."""
         if all(m.name in self.moments.counts for m in ffn.modules):
             return

@@ -9,16 +9,19 @@ import hashlib
 import json
 import random
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..cache import cache_dir, written_whole
 from ..model.bits import weights_digest
 from ..model.sampling import beginning, continued
-from ..requests import EditRequest
+from ..requests import EditRequest, token_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 OPENINGS = ("The", "In", "A", "She", "When", "It", "This", "He", "There", "For", "At", "One")
 """First words of the sampled texts."""
@@ -40,14 +43,14 @@ NAMES = (
 """Subjects that stand for all others: invented people, places, works and firms."""
 
 
-def sample_texts(model: nn.Module, tok: Any, rows: int, tokens: int, seed: int) -> Tensor:
+def sample_texts(model: PreTrainedModel, tok: Any, rows: int, tokens: int, seed: int) -> Tensor:
     """Texts that the model writes by itself, as token ids [rows, tokens], without special tokens but the first."""
     begin = beginning(tok)
-    starts = torch.tensor([begin + tok(OPENINGS[i % len(OPENINGS)])["input_ids"][-1:] for i in range(rows)])
+    starts = torch.tensor([begin + token_ids(tok, OPENINGS[i % len(OPENINGS)])[-1:] for i in range(rows)])
     return continued(model, starts, tokens, torch.Generator().manual_seed(seed), never=tok.all_special_ids)
 
 
-def kept_texts(model: nn.Module, tok: Any, rows: int, tokens: int, seed: int) -> Tensor:
+def kept_texts(model: PreTrainedModel, tok: Any, rows: int, tokens: int, seed: int) -> Tensor:
     """`sample_texts`, kept in the user's cache for these very weights: the writing takes longer than an edit."""
     key = json.dumps([OPENINGS, rows, tokens, seed, weights_digest(model), tok.get_vocab()], sort_keys=True)
     file = cache_dir() / "texts" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
@@ -77,7 +80,7 @@ def about_subject(request: EditRequest, fragment: str) -> EditRequest:
 
 def has_subject(request: EditRequest) -> bool:
     """Whether the request says which words of its prompt are the subject."""
-    return bool(request.subject) and request.subject in request.prompt
+    return request.subject is not None and request.subject != "" and request.subject in request.prompt
 
 
 def background_lines() -> list[str]:

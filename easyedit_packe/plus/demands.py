@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import PaCKEPlusHyperParams
 from ..requests import Batch, EditRequest, Encoded
 from .background import Background
 from .contexts import FRAGMENTS, about_subject, has_subject, prefixes, with_prefix
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SURPLUS = 0.5
 """Log-odds beyond `margin` that a step aims for, so that it does not fall just short."""
@@ -22,7 +25,11 @@ PADDING = 2.0
 
 
 def contexts_of(
-    requests: Sequence[EditRequest], hparams: PaCKEPlusHyperParams, background: Background, model: nn.Module, tok: Any
+    requests: Sequence[EditRequest],
+    hparams: PaCKEPlusHyperParams,
+    background: Background,
+    model: PreTrainedModel,
+    tok: Any,
 ) -> list[EditRequest]:
     """The same facts, asked in other words."""
     rng, found = random.Random(hparams.seed), []
@@ -45,8 +52,8 @@ def leads(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def lacks(lead: Tensor, margin: float) -> Tensor:
-    """What each answer token's lead lacks, 0 where it reaches the margin [N]."""
-    return torch.where(lead < margin, margin + SURPLUS - lead, 0.0)
+    """What each answer token's lead lacks, 0 where it reaches the margin [N]; a lead that is no number stays none."""
+    return torch.where(lead >= margin, 0.0, margin + SURPLUS - lead)
 
 
 def asked(lead: Tensor, rows: Sequence[Encoded], margin: float) -> Tensor:

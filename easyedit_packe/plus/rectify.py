@@ -17,10 +17,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import PaCKEPlusHyperParams
@@ -29,6 +29,7 @@ from ..model.ffn import FFNMap, FFNModule, slice_dtype
 from ..model.forward import answer_logits
 from ..model.hooks import frozen
 from ..packe.rectify import Rectification
+from ..packe.rounding import warn_of_rounding
 from ..packe.slices import Slices
 from ..packe.tracing import NodeSets, choose_nodes, factors, module_scores, watch_outputs
 from ..requests import EditRequest, collate, encode
@@ -36,6 +37,9 @@ from .demands import alike, asked, contexts_of, lacks, leads, places
 from .least_change import Writes, least_change
 from .moments import InputMoments, damping, reach
 from .state import EditMemory
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LOG = logging.getLogger(__name__)
 
@@ -76,7 +80,7 @@ class Seen:
 
 
 def rectify_plus(
-    model: nn.Module,
+    model: PreTrainedModel,
     tok: Any,
     ffn: FFNMap,
     requests: Sequence[EditRequest],
@@ -98,7 +102,7 @@ class PlusRectifier:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: PreTrainedModel,
         tok: Any,
         ffn: FFNMap,
         requests: Sequence[EditRequest],
@@ -152,6 +156,7 @@ class PlusRectifier:
         LOG.debug("terms by step: %s", history)
         terms = {name: [step[name] for step in history] for name in history[0]}
         patch = self.slices.patch()
+        warn_of_rounding(patch, "load the model in float32")
         self.memory.add(self.requests, self.subjects, patch, self.inputs(best), hp.memory_size)
         return Rectification(patch, [NodeSets(self.critical, {})], terms.pop("loss"), terms)
 
