@@ -2,7 +2,7 @@
 
 One Adam over all feed-forward keys and values: full gradients and full moments for every one of these weights. For each
 batch a forward, a backward, gradients zeroed outside the critical nodes and a step; then the same again for the
-contrastive term and the negative nodes. Its momentum goes on moving nodes that are chosen no more. README.md names
+contrastive term and the negative nodes. Its momentum goes on moving nodes that are chosen no more. docs/paper.md names
 the authors' program; tests/project/test_benchmarks.py holds this one to our reproduction of it.
 """
 

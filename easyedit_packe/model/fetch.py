@@ -111,7 +111,7 @@ def _convert(gguf: Path, folder: Path, source: Source) -> None:
         shutil.rmtree(folder)
         raise FetchError(
             f"the converted tokeniser reads {source.known_text!r} as {ids}, expected {list(source.known_ids)}; "
-            "install the transformers version that the README lists."
+            "install the transformers version that docs/install.md lists."
         )
 
 
