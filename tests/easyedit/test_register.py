@@ -10,13 +10,21 @@ import pytest
 import torch
 
 import easyedit_packe
-from easyedit_packe import OriginalWeights, PaCKEHyperParams, apply_packe_to_model
+from easyedit_packe import (
+    OriginalWeights,
+    PaCKEHyperParams,
+    PaCKEPlusHyperParams,
+    apply_packe_plus_to_model,
+    apply_packe_to_model,
+)
 from easyedit_packe.easyedit import locate
 from easyedit_packe.errors import EasyEditError, HyperParamsError, ModelError, RequestError
 from easyedit_packe.model.bits import same_bits
+from easyedit_packe.plus.state import EditMemory
 from easyedit_packe.registry import hparams_class
 
 from ..conftest import REQUESTS, ROOT, assert_same_bits, make_model, make_tokenizer, snapshot
+from ..plus.common import ALL
 
 ONE = REQUESTS[2]
 
@@ -47,8 +55,10 @@ def test_registration_is_idempotent(found):
     methods = {n: getattr(BaseEditor, n) for n in dir(BaseEditor) if not n.startswith("__") or n == "__init__"}
     assert easyedit_packe.register() == found
     assert module.ALG_DICT["PaCKE"] is apply_packe_to_model
+    assert module.ALG_DICT["PaCKE+"] is apply_packe_plus_to_model
     assert {n: getattr(BaseEditor, n) for n in methods} == methods
     assert BatchEditor.is_batchable_method("PaCKE")
+    assert BatchEditor.is_batchable_method("PaCKE+")
     assert BatchEditor.is_batchable_method("MEMIT")
     assert not BatchEditor.is_batchable_method("ROME")
 
@@ -79,6 +89,38 @@ def test_same_weights_by_edit_by_batch_edit_and_by_direct_call(editor_of, hparam
 
     assert metrics[0]["post"].keys() >= {"rewrite_acc", "rephrase_acc", "locality"}
     assert "neighborhood_acc" in metrics[0]["post"]["locality"]
+
+
+@pytest.fixture
+def plus():
+    return PaCKEPlusHyperParams(**{**ALL, "write_at": "all", "num_steps": 20, "margin": 3.0, "device": "cpu"})
+
+
+def test_packe_plus_is_an_editor_of_its_own(editor_of, plus):
+    """By `edit`, which rolls back, by `batch_edit` and by a direct call: the same weights; and no edit is remembered
+    that EasyEdit has rolled back."""
+    model = make_model("llama")
+    expected = snapshot(apply_packe_plus_to_model(model, make_tokenizer(), [ONE], plus)[0])
+    for method in ("edit", "batch_edit"):
+        editor = editor_of(plus)
+        before = snapshot(editor.model)
+        arguments = {k: v for k, v in edit_arguments([ONE]).items() if method == "edit" or k != "locality_inputs"}
+        _, edited, originals = getattr(editor, method)(**arguments, verbose=False)
+        assert_same_bits(editor.model, before)
+        assert EditMemory.of(edited).edits == []
+        originals.patch.apply(edited)
+        assert_same_bits(edited, expected)
+        assert [e.name for e in EditMemory.of(edited).edits] == originals.patch.info["edits"]
+
+
+def test_packe_plus_remembers_what_stays(editor_of, plus):
+    model = make_model("llama")
+    for request in REQUESTS:
+        apply_packe_plus_to_model(model, make_tokenizer(), [request], plus)
+    editor = editor_of(plus)
+    _, edited, _ = editor.edit(**edit_arguments(REQUESTS), sequential_edit=True, verbose=False)
+    assert_same_bits(edited, snapshot(model))
+    assert len(EditMemory.of(edited).edits) == 3
 
 
 def test_edit_succeeds_by_easyedits_own_metrics(editor_of, hparams):
