@@ -1,0 +1,1 @@
+"""The `packe` command, one file a group of commands; `app` puts them together."""
