@@ -39,8 +39,10 @@ def rewritten(text: str, results: Path) -> str:
     return "".join(parts)
 
 
-def _filled(make: Callable[[str, Path], str], text: str, first_line: int, results: Path):
-    def fill(match: re.Match) -> str:
+def _filled(
+    make: Callable[[str, Path], str], text: str, first_line: int, results: Path
+) -> Callable[[re.Match[str]], str]:
+    def fill(match: re.Match[str]) -> str:
         try:
             return match[1] + make(match[2], results) + match[4]
         except QuoteError as e:
@@ -79,10 +81,11 @@ def table_text(quote: str, results: Path) -> str:
         raise QuoteError(f"{name} has no such rows: {'; '.join([*base, options['rows']])}.")
     cells = {(row, title): _cell(study, [*base, *row, *column]) for row in rows for title, column in columns.items()}
     best = _best(cells, axes) if options.get("bold") == "yes" else set()
-    texts = {at: f"**{cell.text}**" if at in best else cell.text if cell else "/" for at, cell in cells.items()}
-    lines = [[*axes, *columns], ["---"] * len(axes) + ["---:"] * len(columns)]
-    lines += [[*(DATA_NAMES.get(v, v) for v in row), *(texts[row, title] for title in columns)] for row in rows]
-    return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+    texts = {at: cell.text if cell else "/" for at, cell in cells.items()}
+    texts |= {at: f"**{texts[at]}**" for at in best}
+    body = [[*(DATA_NAMES.get(v, v) for v in row), *(texts[row, title] for title in columns)] for row in rows]
+    table = [[*axes, *columns], [*("---" for _ in axes), *("---:" for _ in columns)], *body]
+    return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in table) + "\n"
 
 
 def _axis(text: str) -> tuple[str, list[str]]:

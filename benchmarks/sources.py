@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from easyedit_packe.bench.archive import SUFFIX, Row
 from easyedit_packe.bench.editors import PROTOCOLS
@@ -217,7 +217,7 @@ class Study:
             return Figure(format(calculated(means[0].mean, "/", means[1].mean), form or ".2f"))
         value = difference(*records, column) if operation == "-" else means[0]
         amounts = [format(100 * x, form) if form else percent(x) for x in (value.mean, value.error)]
-        texts = {"se": amounts[1], "±": " ± ".join(amounts), "verdict": verdict(value)}
+        texts = {"se": amounts[1], "±": " ± ".join(amounts[: value.n]), "verdict": verdict(value)}
         rank = None if editors[0] == ORIGINAL else value.mean
         return Figure(texts.get(asked.get("statistic", ""), amounts[0]), rank)
 
@@ -230,7 +230,7 @@ class Study:
         form = ".2f" if operation == "/" else form
         return Figure(format(value if operation == "/" else value * factor, asked.get("format", form)))
 
-    def _costs_of(self, editor: str, group: Group) -> dict:
+    def _costs_of(self, editor: str, group: Group) -> dict[str, Any]:
         runs: list[Run] = [r for r in self.runs if (r.model, r.setting, r.data) == group and r.name == editor]
         found = costs(runs[0]) if len(runs) == 1 else None
         if found is None:
