@@ -217,6 +217,7 @@ class Study:
             return Figure(format(calculated(means[0].mean, "/", means[1].mean), form or ".2f"))
         value = difference(*records, column) if operation == "-" else means[0]
         amounts = [format(100 * x, form) if form else percent(x) for x in (value.mean, value.error)]
+        # One record has no error.
         texts = {"se": amounts[1], "±": " ± ".join(amounts[: value.n]), "verdict": verdict(value)}
         rank = None if editors[0] == ORIGINAL else value.mean
         return Figure(texts.get(asked.get("statistic", ""), amounts[0]), rank)
