@@ -54,3 +54,10 @@ def test_every_folder_of_the_package_has_its_place_in_the_architecture():
     missing = {p.name for p in package.iterdir() if (p / "__init__.py").is_file() and p.resolve() not in named}
     assert missing == set()
     assert {p.name for p in package.glob("[!_]*.py") if p.resolve() not in named} == set()
+
+
+def test_every_module_of_the_methods_has_its_place_in_the_architecture():
+    named = {(DOCS / link).resolve() for link in links(DOCS / "architecture.md")}
+    package = ROOT / "easyedit_packe"
+    modules = {file for folder in ("packe", "plus", "patch") for file in (package / folder).glob("[!_]*.py")}
+    assert {str(file.relative_to(package)) for file in modules if file.resolve() not in named} == set()
