@@ -8,13 +8,22 @@ import pytest
 import torch
 
 import easyedit_packe.packe.rectify
-from easyedit_packe import OriginalWeights, PaCKEHyperParams, WeightPatch, apply_packe_to_model, compute_patch
+from easyedit_packe import (
+    OriginalWeights,
+    PaCKEHyperParams,
+    PaCKEPlusHyperParams,
+    WeightPatch,
+    apply_packe_to_model,
+    compute_patch,
+)
 from easyedit_packe.errors import HyperParamsError, ModelError, RequestError
 from easyedit_packe.model.bits import same_bits
 
 from .conftest import REQUESTS, assert_same_bits, make_model, make_tokenizer, snapshot
+from .test_requests import ending
 
 HP = PaCKEHyperParams(num_critical_paths=4, lr=1e-2, num_steps=6)
+PLUS = PaCKEPlusHyperParams(num_critical_paths=4, num_steps=3, subject_contexts=2)
 
 
 def easyedit_restore(model, weights_copy):
@@ -279,3 +288,17 @@ def test_merge_of_nothing_in_common_and_everything():
     assert_same_bits(model, before)
     WeightPatch.merge(patches).apply(model)
     assert_same_bits(model, after)
+
+
+# Tokenisers that put an end token behind every text
+
+
+@pytest.mark.parametrize("hp", [HP, PLUS], ids=["PaCKE", "PaCKE+"])
+@pytest.mark.parametrize("trace", ["call", "request"])
+def test_an_end_token_changes_nothing(hp, trace, tmp_path, monkeypatch):
+    hp, patches = type(hp)(**{**hp.to_dict(), "trace": trace}), []
+    for folder, tok in (("without", make_tokenizer()), ("with", ending(make_tokenizer()))):
+        monkeypatch.setattr("easyedit_packe.plus.contexts.cache_dir", lambda folder=folder: tmp_path / folder)
+        patches.append(compute_patch(make_model("llama"), tok, REQUESTS, hp))
+    for name, s in patches[0].slices.items():
+        assert same_bits(s.new, patches[1].slices[name].new)

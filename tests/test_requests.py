@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers.decoders import ByteLevel, Metaspace
+from transformers import PreTrainedTokenizerFast
 
 from easyedit_packe.errors import RequestError
-from easyedit_packe.requests import EditRequest, collate, encode, read_requests
+from easyedit_packe.requests import EditRequest, collate, encode, read_requests, token_ids
 
 from .conftest import REQUESTS, make_tokenizer
 
@@ -73,7 +76,7 @@ def test_the_tokenizers_padding_does_not_matter(side, pad):
 
 def test_targets_and_prompts_that_tokenise_to_nothing():
     class Mute:
-        def __call__(self, text):
+        def __call__(self, text, add_special_tokens=True):
             return {"input_ids": [5] * len(text.replace("x", "").split())}
 
     with pytest.raises(RequestError, match="tokenises to nothing after 'The capital is'"):
@@ -85,3 +88,144 @@ def test_targets_and_prompts_that_tokenise_to_nothing():
 def test_longer_than_the_model():
     with pytest.raises(RequestError, match="at most 5 tokens"):
         encode(make_tokenizer(), read_requests(REQUESTS), max_tokens=5)
+
+
+# Tokens that a tokeniser adds by itself, and the subject's tokens.
+
+
+def ending(tok, template="$A <eos>"):
+    """The tokeniser, which now puts an end token behind every text, or what the template says."""
+    tok.add_special_tokens({"bos_token": "<s>"})
+    added = [(t, tok.convert_tokens_to_ids(t)) for t in ("<s>", "<eos>")]
+    own = tok.backend_tokenizer.post_processor
+    parts = [own] if own is not None else []
+    tok.backend_tokenizer.post_processor = processors.Sequence(
+        [*parts, processors.TemplateProcessing(single=template, special_tokens=added)]
+    )
+    return tok
+
+
+class Slow:
+    """The same tokeniser without an account of where its tokens come from."""
+
+    is_fast = False
+
+    def __init__(self, tok):
+        self.tok = tok
+
+    def __call__(self, text, add_special_tokens=True):
+        return {"input_ids": self.tok(text, add_special_tokens=add_special_tokens)["input_ids"]}
+
+
+@pytest.mark.parametrize("kind", [lambda tok: tok, Slow], ids=["fast", "slow"])
+@pytest.mark.parametrize(("template", "before"), [("$A <eos>", 0), ("<s> $A <eos>", 1), ("<s> $A", 1)])
+def test_an_end_token_belongs_to_no_answer(kind, template, before):
+    requests = [*read_requests(REQUESTS), EditRequest("The author is Grey Tides", "Ivo", "Grey Tides")]
+    tok = kind(ending(make_tokenizer(), template))
+    assert len(tok("Omar plays")["input_ids"]) == 2 + len(template.split()) - 1
+    start = tok("Omar")["input_ids"][:before]
+    assert token_ids(tok, "Omar plays") == start + make_tokenizer()("Omar plays")["input_ids"]
+    for ours, plain in zip(encode(tok, requests), encode(make_tokenizer(), requests), strict=True):
+        assert ours.ids.tolist() == start + plain.ids.tolist()
+        assert ours.answer.tolist() == plain.answer.tolist()
+        assert ours.subject == (plain.subject[0] + before, plain.subject[1] + before)
+
+
+def test_the_subject_of_words():
+    subjects = [e.subject for e in encode(make_tokenizer(), read_requests(REQUESTS))]
+    assert subjects == [(0, 2), (0, 1), (3, 5)]
+
+
+WRITTEN = "the author of Grey Tides is Zoë Łuczak, who saw 日本橋 in 1984; Grey Tides's sea (U.S.) was the U.S.'s own. "
+
+
+def byte_level(add_prefix_space, trim_offsets):
+    """A vocabulary learnt from a few words, so that most words are several tokens and some characters, too."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    core.decoder = ByteLevel()
+    core.post_processor = processors.ByteLevel(trim_offsets=trim_offsets)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    learnt = trainers.BpeTrainer(
+        vocab_size=285, initial_alphabet=alphabet, special_tokens=["<unk>", "<eos>"], show_progress=False
+    )
+    core.train_from_iterator([WRITTEN] * 3, learnt)
+    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", eos_token="<eos>")
+
+
+SUBJECTS = ["Grey Tides", "Zoë Łuczak", "日本橋", "é", "1984", "Unheard Of"]
+PROMPTS = ["{} is by", "{}'s author is", "the author of {} is", "the author of {}, who", "saw “{}” in", "who saw {}",
+           "who wrote ({})?", "was it  {}?", "{}: {}'s own"]  # fmt: skip
+
+
+@pytest.mark.parametrize("add_prefix_space", [False, True])
+@pytest.mark.parametrize("trim_offsets", [False, True])
+@pytest.mark.parametrize("end", [False, True])
+@pytest.mark.parametrize("kind", [lambda tok: tok, Slow], ids=["fast", "slow"])
+def test_the_subject_of_bytes(add_prefix_space, trim_offsets, end, kind):
+    """Exactly its tokens: what they spell is the subject, and what stands before and behind spells the rest."""
+    bare = byte_level(add_prefix_space, trim_offsets)
+    tok = kind(ending(bare) if end else bare)
+    split = 0
+    for subject in SUBJECTS:
+        for prompt in PROMPTS:
+            request = EditRequest(prompt.replace("{}", subject), "the sea", subject)
+            (e,) = encode(tok, [request])
+            first, after = e.subject
+            before, spelt, behind = (bare.decode(t) for t in (e.ids[:first], e.ids[first:after], e.ids[after:]))
+            start = request.prompt.rindex(subject)
+            assert spelt.strip() == subject, (prompt, spelt)
+            assert before.strip() == request.prompt[:start].strip(), (prompt, before)
+            assert behind == request.prompt[start + len(subject) :] + " the sea", (prompt, behind)
+            assert bare.decode(e.answer) == " the sea"
+            split += after - first > len(subject.split())
+    assert split > 0.7 * len(SUBJECTS) * len(PROMPTS)
+
+
+@pytest.mark.parametrize("kind", [lambda tok: tok, Slow], ids=["fast", "slow"])
+def test_the_subject_of_pieces_with_an_end_token(kind):
+    """As T5 has it: pieces that begin with a mark where a word begins, and an end token behind every text."""
+    core = Tokenizer(models.Unigram())
+    core.pre_tokenizer, core.decoder = pre_tokenizers.Metaspace(), Metaspace()
+    core.train_from_iterator(
+        [WRITTEN] * 3,
+        trainers.UnigramTrainer(
+            vocab_size=60, special_tokens=["<unk>", "<eos>"], unk_token="<unk>", show_progress=False
+        ),
+    )
+    bare = ending(PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", eos_token="<eos>"))
+    assert bare("the sea")["input_ids"][-1] == bare.eos_token_id
+    for subject in ("Grey Tides", "author", "Zoë Łuczak"):
+        for prompt in ("{} is", "the {} is", "who saw {}"):
+            request = EditRequest(prompt.replace("{}", subject), "the sea", subject)
+            (e,) = encode(kind(bare), [request])
+            assert bare.decode(e.ids[slice(*e.subject)]) == subject
+            assert e.subject[1] - e.subject[0] > len(subject.split())
+            assert bare.decode(e.answer) == "the sea"
+
+
+def test_a_token_that_the_subject_shares_with_its_neighbours_is_the_subjects():
+    tok = byte_level(add_prefix_space=False, trim_offsets=True)
+    tok.add_tokens([" U", "S", ".'", ".)", " ((", "))", " seaside"])
+    for prompt, subject, expected in [
+        ("saw the U.S.'s own", "U.S.", " U.S.'"),
+        ("saw (U.S.) in", "U.S.", "U.S.)"),
+        ("wrote ((é)) in", "(é)", " ((é))"),
+        ("the seaside", "sea", " seaside"),
+    ]:
+        (e,) = encode(tok, [EditRequest(prompt, "the", subject)])
+        assert tok.decode(e.ids[slice(*e.subject)]) == expected
+
+
+def test_offsets_that_leave_characters_out_are_not_trusted():
+    tok, request = byte_level(False, True), EditRequest("the author of Grey Tides is", "the sea", "Grey Tides")
+    expected = encode(tok, [request])[0].subject
+
+    class Shifted(Slow):
+        is_fast = True
+
+        def __call__(self, text, add_special_tokens=True, return_offsets_mapping=False):
+            found = self.tok(text, return_offsets_mapping=True)["offset_mapping"]
+            return super().__call__(text, add_special_tokens) | {"offset_mapping": [(a, a) for a, _ in found]}
+
+    assert encode(Shifted(tok), [request])[0].subject == expected

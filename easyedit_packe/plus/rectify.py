@@ -134,7 +134,7 @@ class PlusRectifier:
     def run(self) -> Rectification:
         hp = self.hparams
         history: list[dict[str, float | None]] = []
-        least, last, ridge = math.inf, torch.zeros(()), hp.ridge
+        least, ridge, kept = math.inf, hp.ridge, self.slices.weight
         best: Seen | None = None
         for step in range(hp.num_steps):
             seen = self.look()
@@ -144,13 +144,13 @@ class PlusRectifier:
             lacking = lacks(seen.lead, hp.margin).sum().item()
             if best is None or lacking < least:
                 least, best, ridge = lacking, seen, max(hp.ridge, ridge / RIDGE_FACTOR)
+                kept = self.slices.weight
             else:  # the last change went further than first order carries: a shorter one instead (Levenberg, Marquardt)
-                self.slices.weight -= last
+                self.slices.weight = kept
                 ridge *= RIDGE_FACTOR
             if lacking == 0 or step == hp.num_steps - 1:
                 break
-            last = self.change(best, ridge)
-            self.slices.weight += last
+            self.slices.weight = self.change(best, ridge).add_(kept)
         if best is None:
             raise HyperParamsError(f"num_steps: expected at least 1, got {hp.num_steps}.")
         LOG.debug("terms by step: %s", history)

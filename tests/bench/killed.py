@@ -6,9 +6,11 @@ The module is loaded once, by the fork server; a run then starts within millisec
 import contextlib
 import itertools
 import os
+import threading
 from types import SimpleNamespace
 
 import torch
+from tqdm import tqdm
 
 import easyedit_packe
 from easyedit_packe.bench import environment, session, stored_targets
@@ -27,6 +29,7 @@ def _no_memory(_):
 def go(settings, folder, started):
     """One run in a folder; `started` is set when it begins."""
     os.chdir(folder)
+    tqdm.set_lock(threading.RLock())  # its own is shared by all forks, and would stay locked by one that was killed
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.redirect_stdout(nowhere):
         for module in (session, stored_targets):
             module.time = SimpleNamespace(perf_counter=itertools.count().__next__)

@@ -61,7 +61,7 @@ def test_the_report_is_the_same_to_the_byte(world, processes, tmp_path, editor, 
         started = processes.Event()
         process = processes.Process(target=go, args=(settings, folder, started))
         process.start()
-        assert started.wait(60)
+        assert started.wait(300)
         return process
 
     process = start(whole)

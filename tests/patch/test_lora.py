@@ -5,9 +5,11 @@ import warnings
 
 import pytest
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from easyedit_packe import PaCKEHyperParams, WeightPatch, compute_patch
 from easyedit_packe.errors import PatchError
+from easyedit_packe.model.ffn import LAYOUTS
 from easyedit_packe.patch.slice import Slice
 
 from ..conftest import REQUESTS, make_model, make_tokenizer
@@ -115,18 +117,53 @@ def test_a_capped_rank_is_the_best_approximation_and_says_its_error(tmp_path):
 
 def test_what_lora_cannot_hold_is_refused():
     s = Slice(0, torch.tensor([0]), torch.zeros(1), torch.ones(1), 4)
+    rows = Slice(0, torch.tensor([0]), torch.zeros(1, 2), torch.ones(1, 2), 4)
     for slices, message in [
         ({}, "nothing to export"),
-        ({"model.norm.weight": s}, "linear weights"),
-        (
-            {
-                "model.fc.bias": s,
-                "model.up.weight": Slice(0, torch.tensor([0]), torch.zeros(1, 2), torch.ones(1, 2), 4),
-            },
-            "bias",
-        ),
+        ({"model.norm.weight": s}, "linear modules of feed-forward blocks"),
+        ({"model.layers.0.mlp.down_proj.bias": s, "model.layers.0.mlp.up_proj.weight": rows}, "its weight does not"),
+        ({"model.layers.0.mlp.up_proj.weight": rows, "model.norm.bias": s}, "linear modules of feed-forward blocks"),
     ]:
         with pytest.raises(PatchError, match=message):
             WeightPatch(slices, {"model_type": "llama"}).to_lora()
     with pytest.raises(PatchError, match="architecture"):
         WeightPatch({}, {"model_type": "opt"}).to_lora()
+
+
+def changed(architecture, name, **options):
+    """A model, the same with one parameter changed, and the patch between them."""
+    before = make_model(architecture, **options)
+    after = copy.deepcopy(before)
+    after.get_parameter(name).data.add_(0.1)
+    return before, after, WeightPatch.between(before, after)
+
+
+@pytest.mark.parametrize("part", ["embeddings", "head", "attention", "norm"])
+def test_a_change_that_is_not_of_a_feed_forward_block_is_refused(architecture, part):
+    """PEFT would load such an adapter, and an embedding's would change nothing."""
+    names = dict(make_model(architecture, tie_word_embeddings=False).named_parameters())
+    word = {
+        "embeddings": ("embed_tokens.weight", "wte.weight"),
+        "head": ("lm_head.weight",),
+        "attention": ("q_proj.weight", "c_attn.weight"),
+        "norm": ("norm.weight", "ln_f.weight"),
+    }[part]
+    name = next(n for n in names if n.endswith(word))
+    *_, patch = changed(architecture, name, tie_word_embeddings=False)
+    assert list(patch.slices) == [name]
+    with pytest.raises(PatchError, match=rf"{name}: expected changes of .*WeightPatch\.save"):
+        patch.to_lora()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gptj", "gpt2"])
+def test_every_linear_module_of_a_feed_forward_block_is_exported(architecture, tmp_path):
+    """And those that a layout names are all there are."""
+    model = make_model(architecture)
+    layout = LAYOUTS[model.config.model_type]
+    blocks = [(name, m) for name, m in model.named_modules() if name.endswith(".0.mlp")]
+    linear = [n for n, m in blocks[0][1].named_modules() if isinstance(m, torch.nn.Linear | Conv1D)]
+    assert sorted(f"mlp.{n}" for n in linear) == sorted(layout.linear)
+    for n in linear:
+        before, after, patch = changed(architecture, f"{blocks[0][0]}.{n}.weight")
+        loaded = load_adapter(before, patch.to_lora().save(tmp_path / n))
+        torch.testing.assert_close(logits(loaded), logits(after), rtol=0, atol=2e-5)
