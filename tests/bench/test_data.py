@@ -93,6 +93,7 @@ def test_knowedit_keeps_several_answers_and_leaves_out_empty_ones(write):
 def test_qaedit_and_wikibigedit(write):
     (qa,) = read_records(write("q.json", [QAEDIT]), "qaedit")
     assert (qa.case_id, qa.target_new, len(qa.neighbours), qa.rephrases) == (12, "Ivo Marsh", 2, (QAEDIT["rephrase"],))
+    assert [r.case_id for r in read_records(write("q.json", [QAEDIT, QAEDIT]), "qaedit")] == [0, 1]
     (own,) = read_records(write("w.json", [WIKI]), "wikibigedit")
     (flat,) = read_records(write("v.json", [{**CF, "prompt": WIKI["update"]}]), "wikibigedit")
     assert (own.prompt, flat.prompt) == (WIKI["update"],) * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -139,6 +140,8 @@ def read_records(data_dir: str | Path, data: str, size: int | None = None) -> li
         raise DataError(f"{path} is no {data} file ({type(e).__name__}: {e}). {_other(raw, data)}") from e
     if not records:
         raise DataError(f"{path} holds no record that can be edited.")
+    if len({r.case_id for r in records}) < len(records):  # rows of results are told apart by it
+        records = [dataclasses.replace(r, case_id=i) for i, r in enumerate(records)]
     return records[:size]
 
 
