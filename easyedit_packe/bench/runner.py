@@ -93,15 +93,13 @@ class _Run:
         records, share = self.plan.calls[call], self.settings.share and self.plan.rollback
         made = self.session.edit(records, self.settings.seed + call, share)
         if call + 1 in self.plan.measure_after:
-            made["perplexities"] = perplexities(self.session.model, self.session.tok, short=self.short_text)
+            # Where each edit is measured by itself, the whole text would take longer than most edits.
+            part = "short" if self.settings.protocol == "single" else "whole"
+            found = perplexities(self.session.model, self.session.tok, part)
+            made |= {"held_out": part, "perplexities": found}
         self.folder.add_edit({"call": call, "case_ids": [r.case_id for r in records], **made})
 
     # --- measuring ----------------------------------------------------------------------------------------------
-
-    @property
-    def short_text(self) -> bool:
-        """Where each edit is measured by itself, the whole held-out text would take longer than most edits."""
-        return self.settings.protocol == "single"
 
     def unedited(self) -> dict[int, dict[str, Any]]:
         folder = self.settings.model_folder / "unedited"

@@ -107,7 +107,11 @@ class Session:
 
         Returns:
             `refused` (case to reason), `seconds`, `memory_bytes` (beyond what was in use; None where the system does
+<<<<<<< HEAD
             not tell, or vectors came from the cache), `weights_changed` and `norm_growth` (against the unedited model).
+=======
+            not tell, or vectors may come from the cache), `weights_changed` (against the unedited model).
+>>>>>>> main
 
         Raises:
             BenchError: the editor fails in a way that it does not declare; its weights and state are put back.
@@ -137,7 +141,7 @@ class Session:
         return {
             "refused": refused,
             "seconds": seconds,
-            "memory_bytes": None if saved else peak.bytes,
+            "memory_bytes": None if targets is not None and targets.asked else peak.bytes,
             "weights_changed": self.weights.count_changed(self.model),
             "norm_growth": self.weights.growth(self.model),
         }

@@ -21,14 +21,18 @@ class StoredTargets:
     Attributes:
         saved_seconds: what computing the vectors that were found here took when they were computed. A benchmark adds
             it to an editor's time, so that no editor looks faster for coming second.
+        asked: whether any vector was asked for. What memory it takes to compute one is then not known: a run that was
+            killed and resumed finds what it has computed before.
     """
 
     def __init__(self, model: str) -> None:
         self.folder = cache_dir() / "targets" / model
         self.saved_seconds = 0.0
+        self.asked = False
 
     def __call__(self, key: str, compute: Callable[[], Target]) -> Target:
         """The vectors of this key: found here, or computed and kept."""
+        self.asked = True
         file = self.folder / f"{key}.safetensors"
         if file.is_file():
             value, seconds = _read(file)

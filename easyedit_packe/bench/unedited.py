@@ -8,7 +8,7 @@ from typing import Any
 from .data import Record
 from .environment import short_name
 from .measure import Measure, progress
-from .metrics.text import perplexities
+from .metrics.text import PARTS, perplexities
 from .session import Session
 from .store import Rows, StoreError, only_one, read_json, write_json
 
@@ -32,9 +32,8 @@ def unedited(
         about: dict[str, Any] = read_json(file) if file.is_file() else {"model_sha256": session.digest}
         if about["model_sha256"] != session.digest:
             raise StoreError(f"{folder} was measured on another model of that name; take another out=.")
-        for name, short in (("perplexities", False), ("perplexities_short", True)):
-            if name not in about:
-                about[name] = perplexities(session.model, session.tok, short)
+        if "perplexities" not in about:
+            about["perplexities"] = {part: perplexities(session.model, session.tok, part) for part in PARTS}
         about["environments"] = about.get("environments", {}) | {here: environment}
         write_json(file, about)
         enough = (True,) if measure.generation else (True, False)

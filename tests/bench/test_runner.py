@@ -63,7 +63,7 @@ def test_single_is_easyedits_own_figure(settings, found):
     cases = rows(run(s), "cases.jsonl")
     hparams = PaCKEHyperParams.from_hparams(s.hparams_file)
     hparams.device, hparams.model_name = "cpu", LoadedModel("tiny", make_model("llama"), make_tokenizer("left"))
-    theirs = edit_records(BaseEditor.from_hparams(hparams), read_records(s.data_file, "ZsRE", 4))
+    theirs = edit_records(BaseEditor.from_hparams(hparams), read_records(s.data_file, "zsre", 4))
     for mine, other in zip(cases, theirs, strict=True):
         post = other["post"]
         assert mine["easyedit"]["efficacy"] == pytest.approx(post["rewrite_acc"][0])

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WINDOW = 512
+PARTS = ("whole", "short")
 SHORT = 120
 """Words of each kind that are read where every edit is measured by itself."""
 
@@ -33,18 +34,14 @@ def perplexity(model: PreTrainedModel, tok: Any, text: str) -> float | None:
     return math.exp(mean) if math.isfinite(mean) and mean < 700 else None
 
 
-def perplexities(model: PreTrainedModel, tok: Any, short: bool = False) -> dict[str, float | None]:
-    """By kind of text."""
-    texts = held_out()
-    if short:
-        texts = {kind: _first_words(text, SHORT) for kind, text in texts.items()}
+def perplexities(model: PreTrainedModel, tok: Any, part: str) -> dict[str, float | None]:
+    """By kind of text.
+
+    Args:
+        part: "whole", or "short" for the first `SHORT` words of each kind.
+    """
+    texts = {kind: text if part == "whole" else _first_words(text, SHORT) for kind, text in held_out().items()}
     return {kind: perplexity(model, tok, text) for kind, text in texts.items()}
-
-
-def ratio(now: dict[str, float | None], before: dict[str, float | None]) -> float:
-    """The geometric mean over the kinds of text of the growth; infinite where the model collapsed on one."""
-    logs = [math.log(n) - math.log(b) if n and b else math.inf for n, b in ((now[k], before[k]) for k in before)]
-    return math.exp(sum(logs) / len(logs)) if all(map(math.isfinite, logs)) else math.inf
 
 
 def _first_words(text: str, count: int) -> str:

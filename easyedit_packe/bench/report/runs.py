@@ -82,11 +82,6 @@ class Run:
         return self.identity["editor"] + (f" ({label})" if label else "")
 
     @property
-    def perplexity(self) -> float | None:
-        """The unedited model's; None where it was not measured."""
-        return self.about_unedited.get("perplexity")
-
-    @property
     def place(self) -> tuple[Any, ...]:
         """Where it stands in every table and list."""
         return (self.model, self.setting, editor_place(self.name), self.data, self.identity["seed"], self.folder)
