@@ -107,11 +107,8 @@ class Session:
 
         Returns:
             `refused` (case to reason), `seconds`, `memory_bytes` (beyond what was in use; None where the system does
-<<<<<<< HEAD
-            not tell, or vectors came from the cache), `weights_changed` and `norm_growth` (against the unedited model).
-=======
-            not tell, or vectors may come from the cache), `weights_changed` (against the unedited model).
->>>>>>> main
+            not tell, or vectors may come from the cache), `weights_changed` and `norm_growth` (against the unedited
+            model).
 
         Raises:
             BenchError: the editor fails in a way that it does not declare; its weights and state are put back.

@@ -42,10 +42,13 @@ WIKIBIO = {
 }
 QAEDIT = {
     "id": 12, "source": "NQ", "prompt": "who wrote grey tides?", "target": "Ivo Marsh", "subject": "grey tides",
-    "rephrase": "Grey Tides is whose?", "locality": [{"loc": "who plays", "loc_ans": "Omar"}, {"loc": "where", "loc_ans": "Oslo"}],
+    "rephrase": "Grey Tides is whose?",
+    "locality": [{"loc": "who plays", "loc_ans": "Omar"}, {"loc": "where", "loc_ans": "Oslo"}],
 }  # fmt: skip
-WIKI = {"subject": "Omar", "update": "What does Omar play?", "ans": "piano", "rephrase": "Omar plays what?",
-        "personas": "Say, what does Omar play?", "mhop": "Who made it?", "mhop_ans": "Ivo", "loc": "Who?", "loc_ans": "Eva"}  # fmt: skip
+WIKI = {
+    "subject": "Omar", "update": "What does Omar play?", "ans": "piano", "rephrase": "Omar plays what?",
+    "personas": "Say, what does Omar play?", "mhop": "Who made it?", "mhop_ans": "Ivo", "loc": "Who?", "loc_ans": "Eva",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -104,7 +107,8 @@ def test_qaedit_and_wikibigedit(write):
 def test_hallueditbenchs_csv(tmp_path):
     path = tmp_path / "places.csv"
     row = {"subject": "Omar", "relation": "plays", "object": "piano", "question": "What does Omar play?",
-           "paraphrased_question": "Omar plays what?", "yes_question": "Does Omar play the piano?", "no_question": "nan",
+           "paraphrased_question": "Omar plays what?", "yes_question": "Does Omar play the piano?",
+           "no_question": "nan",
            "reversed_relation_question": "Who plays the piano?", "question_2hop": "Who made what Omar plays?",
            "answer_2hop": "Ivo", "locality_question": "What does Anna play?"}  # fmt: skip
     with path.open("w", newline="") as f:
@@ -152,7 +156,8 @@ def test_the_demo_needs_no_file():
     assert len(records) >= 60
     assert all(r.subject in r.prompt and len(r.rephrases) == 3 and len(r.neighbours) == 3 for r in records)
     assert all(len(r.same_subject) == 3 and r.portability["one_hop"] for r in records)
-    assert not any("{}" in text for r in records for text in (r.prompt, *r.rephrases, *(p.prompt for p in r.neighbours)))
+    texts = [text for r in records for text in (r.prompt, *r.rephrases, *(p.prompt for p in r.same_subject))]
+    assert not any("{}" in text for text in texts)
 
 
 @needs_shared

@@ -63,7 +63,8 @@ def test_counterfact_compares_probabilities():
     pairs = rome.pairs(RECORD, compares=True)
     assert pairs[:2] == [("Omar plays", "the piano"), ("Omar plays", "violin")]
     assert pairs[-4:] == [
-        ("Anna Berg plays", "violin"), ("Anna Berg plays", "the piano"), ("Grey Tides is", "Ivo"), ("Grey Tides is", "the piano"),
+        ("Anna Berg plays", "violin"), ("Anna Berg plays", "the piano"),
+        ("Grey Tides is", "Ivo"), ("Grey Tides is", "the piano"),
     ]  # fmt: skip
     chances = [-1.0, -2.0, -3.0, -2.5, -1.0, -1.5, -0.1, -4.0, -2.0, -1.0]
     found = rome.family(RECORD, [scored(p) for p in chances], compares=True)

@@ -10,10 +10,7 @@ from easyedit_packe.plus.contexts import FRAGMENTS
 
 ALL = [(kind, question) for kind, questions in QUESTIONS.items() for question in questions]
 
-EDITED = (
-    "born birth native tongue language speak spoke capital locat plays instrument position employ creat citizen religion "
-    "own headquart twin died death genre author wrote written found develop profession occupation country city continent"
-).split()
+EDITED = ["born", "birth", "native", "tongue", "language", "speak", "spoke", "capital", "locat", "plays", "instrument", "position", "employ", "creat", "citizen", "religion", "own", "headquart", "twin", "died", "death", "genre", "author", "wrote", "written", "found", "develop", "profession", "occupation", "country", "city", "continent"]
 """Beginnings of words for relations that data sets edit."""
 
 
