@@ -189,9 +189,7 @@ def test_perplexity_is_the_exponential_of_the_mean_loss():
     assert text.perplexity(model, tok, "Anna Berg was born in Bergen") is None
 
 
-def test_growth_is_the_geometric_mean_over_kinds():
-    assert text.ratio({"a": 8.0, "b": 3.0}, {"a": 2.0, "b": 3.0}) == pytest.approx(2.0)
-    assert text.ratio({"a": None, "b": 3.0}, {"a": 2.0, "b": 3.0}) == math.inf
+def test_the_first_words_keep_their_spaces():
     assert text._first_words("one  two\nthree four", 3) == "one  two\nthree"
 
 

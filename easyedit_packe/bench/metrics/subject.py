@@ -26,7 +26,7 @@ def questions(record: Record) -> list[str]:
 
 def before(chances: Tensor) -> list[dict[str, list]]:
     """What is kept of the unedited model's first answer tokens [N, V], as plain values."""
-    top = chances.topk(LIKELIEST, dim=-1)
+    top = chances.topk(min(LIKELIEST, chances.shape[-1]), dim=-1)
     return [
         {"ids": ids, "log_probs": [round(p, 5) for p in log_probs]}
         for ids, log_probs in zip(top.indices.tolist(), top.values.tolist(), strict=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
-from ..content import held_out
+from ..content.held_out import held_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
