@@ -132,7 +132,7 @@ def _assembled(lines: Iterable[Row]) -> list[Run]:
             continue
         beside = parts.get("/".join([*name.split("/")[:-2], "unedited"]), {})
         # A record may have been measured twice, at first without generation.
-        known = sorted(beside.get("unedited_case", []), key=lambda row: "generation" in row)
+        known = sorted(beside.get("unedited_case", []), key=lambda row: bool({"generation", "free"} & row.keys()))
         runs.append(
             Run(
                 name,
