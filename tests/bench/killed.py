@@ -1,4 +1,4 @@
-"""A benchmark run in a process of its own, whose clock stands still, and whose memory and commit are always the same; to be killed.
+"""A benchmark run in a process of its own, to be killed; its clock stands still, its memory and commit never change.
 
 The module is loaded once, by the fork server; a run then starts within milliseconds.
 """
