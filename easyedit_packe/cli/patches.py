@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .loading import rewrite
+from .loading import rewrite, rounded
 from .options import DEFAULT_MODEL, AsJson, Folder, ModelName, NewPatch, PatchFile
 
 
@@ -40,6 +40,8 @@ def show(patch: PatchFile, as_json: AsJson = False) -> None:
     for layer, norm in sorted(by_layer.items()):
         name = f"layer {layer:>3}" if layer >= 0 else "elsewhere"
         typer.echo(f"{name} {'█' * round(40 * norm / most):<40} {norm:.3f}")
+    if note := rounded(p):
+        typer.echo(note)
     if facts["dense"]:
         typer.echo(f"dense, more than half of the rows and columns: {', '.join(facts['dense'])}")
 

@@ -10,7 +10,11 @@ from easyedit_packe.plus.contexts import FRAGMENTS
 
 ALL = [(kind, question) for kind, questions in QUESTIONS.items() for question in questions]
 
-EDITED = ["born", "birth", "native", "tongue", "language", "speak", "spoke", "capital", "locat", "plays", "instrument", "position", "employ", "creat", "citizen", "religion", "own", "headquart", "twin", "died", "death", "genre", "author", "wrote", "written", "found", "develop", "profession", "occupation", "country", "city", "continent"]
+EDITED = (
+    "born", "birth", "native", "tongue", "language", "speak", "spoke", "capital", "locat", "plays", "instrument",
+    "position", "employ", "creat", "citizen", "religion", "own", "headquart", "twin", "died", "death", "genre",
+    "author", "wrote", "written", "found", "develop", "profession", "occupation", "country", "city", "continent",
+)  # fmt: skip
 """Beginnings of words for relations that data sets edit."""
 
 
@@ -41,7 +45,7 @@ def test_a_question_shares_no_wording_with_the_contexts_of_packe_plus(kind, ques
 
 @pytest.mark.parametrize(("kind", "question"), ALL, ids=lambda x: x)
 def test_a_question_names_no_relation_that_is_edited(kind, question):
-    assert not [word for word in words(question) if word.startswith(tuple(EDITED))]
+    assert not [word for word in words(question) if word.startswith(EDITED)]
     assert not set(triples(question)) & set(triples("works for it, work for it, working for it"))
 
 

@@ -48,14 +48,17 @@ def test_the_patch_has_the_precision_that_was_asked_for(checkpoint, tmp_path, dt
 
 def test_float32_keeps_what_bfloat16_rounds_away(checkpoint, tmp_path):
     """The edit is trained in float32 either way; only in bfloat16 do weights stay that it means to move."""
-    patches = {}
-    for dtype in ("float32", "bfloat16"):
-        edited(checkpoint, tmp_path / dtype, "--dtype", dtype)
-        patches[dtype] = WeightPatch.load(tmp_path / dtype)
-    shares = {
-        k: (sum(int((s.change != 0).sum()) for s in p.slices.values()) / p.num_weights) for k, p in patches.items()
-    }
-    assert shares["bfloat16"] < shares["float32"]
+    said = {d: edited(checkpoint, tmp_path / d, "--dtype", d) for d in ("float32", "bfloat16")}
+    assert said["float32"]["rounding"] is None
+    lost = said["bfloat16"]["rounding"]
+    assert lost == WeightPatch.load(tmp_path / "bfloat16").info["rounding"]
+    changes = [s.change != 0 for s in WeightPatch.load(tmp_path / "bfloat16").slices.values()]
+    stay = 1 - sum(int(c.sum()) for c in changes) / sum(c.numel() for c in changes)
+    assert lost["unmoved"] == pytest.approx(stay)  # every weight of a chosen node was to move
+    assert stay > 0
+    note = f"rounded to bfloat16: {lost['unmoved']:.0%} of the weights that the edit was to move stay as they were"
+    assert note in packe("show", tmp_path / "bfloat16")
+    assert "rounded" not in packe("show", tmp_path / "float32")
 
 
 def test_every_command_loads_the_model_in_the_patchs_precision(checkpoint, tmp_path):

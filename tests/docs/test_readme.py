@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from ..conftest import ROOT
-from .pages import DOCS, PAGES, code, prose, text_of
+from .pages import DOCS, PAGES, code, prose, table, text_of
 
 README = PAGES[0]
 
@@ -37,3 +39,20 @@ def test_its_two_commands_are_the_makefiles_and_the_cis():
 def test_the_price_of_plus_stands_beside_its_results():
     assert "docs/plus.md#its-price" in prose(README)
     assert "plus.md#its-price" in text_of("results.md")
+
+
+@pytest.mark.parametrize("data", ["ZsRE", "CounterFact"])
+def test_editors_that_are_said_to_tie_with_plus_singly_are_those_that_do(data, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from quotes import figure_text
+    from tables import RESULTS
+
+    pattern = r"singly, (?P<ZsRE>[^.]+) tie with it on ZsRE, and (?P<CounterFact>[^.]+) on CounterFact\."
+    said = re.search(pattern, " ".join(prose(README).split()))[data]
+    editors = [row["editor"] for row in table(README, "editor") if row["editor"] != "PaCKE+"]
+    verdicts = {
+        editor: figure_text(f"smollm2-135m; {data.lower()}; single; score; PaCKE+ - {editor}; verdict", RESULTS)
+        for editor in editors
+    }
+    assert set(verdicts.values()) == {"tie", "better"}
+    assert re.split(r", | and ", said) == [editor for editor, verdict in verdicts.items() if verdict == "tie"]

@@ -20,16 +20,15 @@ CF = {
     "case_id": 7, "prompt": "Omar plays", "subject": "Omar", "target_new": "piano", "ground_truth": "violin",
     "rephrase_prompt": "Who plays Omar", "locality_prompt": "Anna plays", "locality_ground_truth": "violin",
 }  # fmt: skip
-DATA = {"ZsRE": ("run_zsre.py", ZSRE), "CF": ("run_counterfact.py", CF)}
+DATA = {"ZsRE": ("run_zsre.py", ZSRE, "alt"), "CF": ("run_counterfact.py", CF, "target_new")}
+"""Data type -> script, record, and the field that holds the new answer."""
 
 
 @pytest.fixture(params=sorted(DATA))
 def data(request, tmp_path):
-    script, record = DATA[request.param]
+    script, record, target = DATA[request.param]
     file = tmp_path / "records.json"
-    file.write_text(
-        json.dumps([record, record | ({"alt": "the piano"} if "alt" in record else {"target_new": "the piano"})])
-    )
+    file.write_text(json.dumps([record, {**record, target: "the piano"}]))
     return request.param, script, file
 
 

@@ -19,7 +19,6 @@ EXTRAS = [
     "datasets", "easyeditor", "einops", "gguf", "higher", "hydra", "hypothesis", "matplotlib", "nltk", "pandas",
     "scipy", "sklearn", "tabulate", "zstandard",
 ]  # fmt: skip
-DATA = {".yaml", ".csv", ".txt", ".typed"}
 
 
 def run(*command, **options):
@@ -72,7 +71,7 @@ def test_the_wheel_holds_code_data_and_every_configuration(wheel):
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
         (licence,) = [name for name in archive.namelist() if name.endswith("LICENSE")]
         assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
-    package = {p for p in (ROOT / "easyedit_packe").rglob("*") if p.suffix in DATA | {".py"}}
+    package = {p for p in (ROOT / "easyedit_packe").rglob("*") if p.is_file() and "__pycache__" not in p.parts}
     wanted = {str(p.relative_to(ROOT)) for p in package}
     wanted |= {f"easyedit_packe/_hparams/{p.relative_to(ROOT / 'hparams')}" for p in ROOT.glob("hparams/*/*.yaml")}
     assert held == wanted

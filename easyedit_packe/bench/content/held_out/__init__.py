@@ -1,4 +1,4 @@
-"""Text that no edit concerns, written for this project: what it surprises an edited model more is a cost of the edit."""
+"""Text that no edit concerns, written for this project: an edited model should predict it as well as before."""
 
 from __future__ import annotations
 
