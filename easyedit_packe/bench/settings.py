@@ -26,7 +26,7 @@ class Settings:
     """A fetched model's name, a model folder, or a hub name."""
     data: str = "zsre"
     """zsre, counterfact (EasyEdit's counterfact-edit.json), mcf (ROME's counterfact.json), neighbourhood, knowedit,
-    qaedit, wikibigedit, hallueditbench; or demo, 60 facts that are part of this package."""
+    qaedit, wikibigedit, hallueditbench; or demo, facts that are part of this package."""
     data_dir: str = "${oc.env:PACKE_DATA,data}"
     """A folder that holds the data file, or the file itself."""
     protocol: str = "single"
@@ -47,7 +47,7 @@ class Settings:
     checkpoint_every: int = 10
     """consecutive only: edits after which the state is saved for resuming."""
     generation: bool = True
-    """Also measure what greedy decoding says."""
+    """Also measure what the model says freely, which takes most of the time of measuring."""
     share: bool = True
     """Compute target vectors that several editors need of the unedited model once, and keep them in the cache."""
     hparams: dict[str, Any] = field(default_factory=dict)

@@ -37,7 +37,9 @@ KNOWEDIT = {
                                           {"prompt": "Omar's home is", "ground_truth": ["Oslo"]}]},
 }  # fmt: skip
 WIKIBIO = {
-    "concept": "Omar", "text": "This is a text about Omar.", "labels": "He plays the piano.",
+    "concept": "Omar",
+    "text": "This is a text about Omar.",
+    "labels": "He plays the piano.",
     "locality": {"Relation_Specificity": [{"prompt": "Anna", "ground_truth": "sings"}]},
 }
 QAEDIT = {

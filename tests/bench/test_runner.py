@@ -56,7 +56,8 @@ def knowedit(tmp_path):
     """Records with several localities and kinds of portability."""
     records = [
         {
-            "subject": subject, "prompt": f"Who wrote {subject}", "target_new": target, "rephrase": f"{subject} is wrote",
+            "subject": subject, "prompt": f"Who wrote {subject}", "target_new": target,
+            "rephrase": f"{subject} is wrote",
             "portability": {
                 "Reasoning": [{"prompt": "Who plays the", "ground_truth": [["piano"]]}],
                 "Subject_Aliasing": [

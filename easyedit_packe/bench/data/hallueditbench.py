@@ -34,9 +34,7 @@ def read_hallueditbench(path: Path, raw: list[dict[str, Any]]) -> Iterator[Recor
             ground_truth="",
             rephrases=tuple(p for p in (r.get("paraphrased_question"),) if p),
             localities={"locality": (Probe(kept, ()),)} if kept else {},
-            portability={
-                name: (Probe(str(q), (str(a),)),) for name, (q, a) in (asked | chains).items() if q and a
-            },
+            portability={name: (Probe(str(q), (str(a),)),) for name, (q, a) in (asked | chains).items() if q and a},
         )
 
 
