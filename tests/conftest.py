@@ -20,6 +20,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from easyedit_packe.cache import cache_dir
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +53,12 @@ def _texts_of_tiny_models_stay_out_of_the_users_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("easyedit_packe.plus.contexts.cache_dir", lambda: folder)
         yield
+
+
+@pytest.fixture
+def background_kept(monkeypatch):
+    """For tests on the default model: what it writes takes a minute and stays the same, so it is kept for the user."""
+    monkeypatch.setattr("easyedit_packe.plus.contexts.cache_dir", cache_dir)
 
 
 def make_tokenizer(padding_side: str = "right", pad: bool = True) -> PreTrainedTokenizerFast:

@@ -110,7 +110,7 @@ def test_the_facts_record_what_the_model_says_of_each_subject():
 
 
 @pytest.mark.slow
-def test_two_facts_of_the_real_model_by_both_editors(found):
+def test_two_facts_of_the_real_model_by_both_editors(found, background_kept):
     console = Console(file=io.StringIO(), width=100)
     assert demo.run(FACTS[:2], console)
     told = console.file.getvalue()
