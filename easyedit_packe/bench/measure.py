@@ -2,37 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from torch import nn
 from tqdm import tqdm
 
-from . import metrics
-from .data import Record
+from .data import Probe, Record
+from .metrics import easyedit, free, rome, subject
+from .metrics.scoring import Scored, first_token_chances, score
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 T = TypeVar("T")
+TOGETHER = 8
+"""Records that are run together, and whose rows are lost together when a run is killed."""
 
 
-def measured(model: nn.Module, tok: Any, record: Record, data_type: str, generation: bool, device: str) -> dict:
-    """One row: `easyedit`, `rome` and, where it is asked for, `generation`; see `metrics`."""
-    row: dict[str, Any] = {
-        "easyedit": metrics.easyedit_quality(model, tok, record, device),
-        "rome": metrics.rome_family(model, tok, record, data_type),
-    }
-    if generation:
-        row["generation"] = metrics.generation_family(model, tok, record)
-    return row
+@dataclass(frozen=True)
+class Measure:
+    """What is measured of each record of a run.
+
+    Attributes:
+        compares: ROME's metrics compare probabilities (CounterFact); otherwise they are accuracies.
+        generation: also what the model says freely, which takes most of the time.
+    """
+
+    compares: bool
+    generation: bool
+
+    def unedited(self, model: PreTrainedModel, tok: Any, records: Sequence[Record]) -> Iterator[dict[str, Any]]:
+        """A row for each record, with what later rows are held against: `kept`, plain values."""
+        for record, scored, chances in self._scored(model, tok, records):
+            parts, said = self._families(record, scored)
+            chances_kept = subject.before(chances) if chances is not None else []
+            row = {**parts, "kept": {"said": said, "subject": chances_kept}}
+            yield row | self._free(model, tok, record)
+
+    def edited(
+        self, model: PreTrainedModel, tok: Any, records: Sequence[Record], unedited: Mapping[int, Mapping[str, Any]]
+    ) -> Iterator[dict[str, Any]]:
+        """A row for each record, held against that of the unedited model."""
+        for record, scored, chances in self._scored(model, tok, records):
+            parts, said = self._families(record, scored)
+            before = unedited[record.case_id]["kept"]
+            parts["easyedit"] |= easyedit.locality(said["locality"], before["said"]["locality"])
+            if said["distracting"]:
+                parts["distracting"] = easyedit.locality(said["distracting"], before["said"]["distracting"])
+            if chances is not None:
+                target = tok(f"{record.prompt} {record.target_new}")["input_ids"]
+                first = target[len(tok(record.prompt)["input_ids"])]
+                parts["subject"] = subject.family(chances, before["subject"], first)
+            yield parts | self._free(model, tok, record)
+
+    def _scored(
+        self, model: PreTrainedModel, tok: Any, records: Sequence[Record]
+    ) -> Iterator[tuple[Record, list[Scored], Any]]:
+        """Each record with its scored pairs, and the first tokens' chances of its questions, from common batches."""
+        for i in range(0, len(records), TOGETHER):
+            some = records[i : i + TOGETHER]
+            pairs = [self._pairs(record) for record in some]
+            asked = [subject.questions(record) for record in some]
+            scored = iter(score(model, tok, [pair for of_record in pairs for pair in of_record]))
+            prompts = [question for questions in asked for question in questions]
+            chances = first_token_chances(model, tok, prompts) if prompts else None
+            at = 0
+            for record, mine, questions in zip(some, pairs, asked, strict=True):
+                asked_here = chances[at : at + len(questions)] if chances is not None and questions else None
+                at += len(questions)
+                yield record, [next(scored) for _ in mine], asked_here
+
+    def _pairs(self, record: Record) -> list[tuple[str, str]]:
+        distracting = [(p.prompt, p.answer) for p in self._distracting(record)]
+        return easyedit.pairs(record) + rome.pairs(record, self.compares) + distracting
+
+    def _distracting(self, record: Record) -> tuple[Probe, ...]:
+        return record.distracting if self.compares else ()
+
+    def _families(self, record: Record, scored: list[Scored]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Figures by family, and what the model says where it shall say what it said before."""
+        first = len(easyedit.pairs(record))
+        second = first + len(rome.pairs(record, self.compares))
+        values, said = easyedit.family(record, scored[:first])
+        parts = {"easyedit": values, "rome": rome.family(record, scored[first:second], self.compares)}
+        distracting = {"neighborhood": [list(s.said) for s in scored[second:]]} if self._distracting(record) else {}
+        return parts, {"locality": said, "distracting": distracting}
+
+    def _free(self, model: PreTrainedModel, tok: Any, record: Record) -> dict[str, Any]:
+        return {"free": free.family(model, tok, record)} if self.generation else {}
 
 
-def against(row: dict[str, Any], unedited: dict[str, Any]) -> dict[str, Any]:
-    """A row after an edit, with EasyEdit's locality: agreement with what the unedited model says."""
-    easyedit = dict(row["easyedit"])
-    then = unedited["easyedit"]["locality_output"]
-    return {**row, "easyedit": {**easyedit, "locality": metrics.agreement(easyedit.pop("locality_output"), then)}}
-
-
-def progress(items: Iterable[T], what: str, unit: str = "record") -> Iterator[T]:
+def progress(items: Iterable[T], what: str, total: int, unit: str = "record") -> Iterator[T]:
     """A progress bar, unless there is nothing to wait for."""
-    items = list(items)
-    yield from tqdm(items, desc=what, unit=unit, disable=not items)
+    yield from tqdm(items, desc=what, unit=unit, total=total, disable=not total)

@@ -9,11 +9,11 @@ from typing import Any
 
 from ..config import PaCKEHyperParams
 from ..registry import register
-from . import metrics
-from .data import Record, read_records
+from .data import FORMATS, Record, read_records
 from .environment import describe
 from .folder import RunFolder
-from .measure import against, measured, progress
+from .measure import Measure, progress
+from .metrics.text import perplexities
 from .plan import Plan, plan
 from .session import Session
 from .settings import Settings
@@ -43,14 +43,15 @@ class _Run:
     def __init__(self, settings: Settings) -> None:
         self.settings, editor = settings, settings.found_editor
         self.environment = describe(f"EasyEdit {register().version}")
-        records = read_records(settings.data_file, settings.data_type)
+        records = read_records(settings.data_file, settings.data)
         self.records = records[settings.start : settings.start + settings.n]
         self.plan = plan(settings.protocol, self.records, settings.batch_size, settings.curve)
         hparams = fitted(editor.load_hparams(settings.model, settings.hparams_file, settings.hparams), settings)
         self.session = Session(editor, settings.model, hparams, settings.device)
         chosen = {k: v for k, v in plain(hparams).items() if k not in LOCAL}
         identity = settings.identity(chosen, self.session.digest)
-        about = {"data_type": settings.data_type, "num_records": len(self.records)}
+        self.measured = Measure(FORMATS[settings.data].compares, settings.generation)
+        about = {"num_records": len(self.records)}
         self.folder = RunFolder(settings.folder, identity, self.plan, about, self.environment)
         self.checkpoint = settings.folder / "state.safetensors"
         self.name = f"{editor.name} {settings.data} {settings.protocol}"
@@ -67,7 +68,7 @@ class _Run:
     def one_by_one(self) -> None:
         """Each call is rolled back after its records have been measured."""
         missing = [i for i in range(len(self.plan.calls)) if not self.folder.is_done(i)]
-        for i in progress(missing, self.name, "call"):
+        for i in progress(missing, self.name, len(missing), "call"):
             self.edit(i)
             self.measure(self.plan.calls[i], i, after=0)
             self.session.roll_back()
@@ -80,7 +81,7 @@ class _Run:
             done = self.session.load(self.checkpoint) if self.checkpoint.is_file() else 0
             if done in self.plan.measure_after:
                 self.measure(self.records[:done], done - 1, after=done)
-            for i in progress(range(done, last), self.name, "edit"):
+            for i in progress(range(done, last), self.name, last - done, "edit"):
                 self.edit(i)
                 if i + 1 in self.plan.measure_after or (i + 1) % self.settings.checkpoint_every == 0:
                     self.session.save(self.checkpoint, i + 1)
@@ -91,16 +92,18 @@ class _Run:
     def edit(self, call: int) -> None:
         records, share = self.plan.calls[call], self.settings.share and self.plan.rollback
         made = self.session.edit(records, self.settings.seed + call, share)
-        measured_now = call + 1 in self.plan.measure_after
-        text = metrics.perplexity(self.session.model, self.session.tok) if measured_now else None
-        self.folder.add_edit({"call": call, "case_ids": [r.case_id for r in records], **made, "perplexity": text})
+        if call + 1 in self.plan.measure_after:
+            # Where each edit is measured by itself, the whole text would take longer than most edits.
+            part = "short" if self.settings.protocol == "single" else "whole"
+            found = perplexities(self.session.model, self.session.tok, part)
+            made |= {"held_out": part, "perplexities": found}
+        self.folder.add_edit({"call": call, "case_ids": [r.case_id for r in records], **made})
 
     # --- measuring ----------------------------------------------------------------------------------------------
 
     def unedited(self) -> dict[int, dict[str, Any]]:
-        s = self.settings
-        folder = s.model_folder / "unedited"
-        return unedited(folder, self.session, self.records, s.data_type, s.generation, self.environment)
+        folder = self.settings.model_folder / "unedited"
+        return unedited(folder, self.session, self.records, self.measured, self.environment)
 
     def unmeasured(self, records: Sequence[Record], after: int) -> list[Record]:
         missing = set(self.folder.unmeasured([r.case_id for r in records], after))
@@ -108,12 +111,11 @@ class _Run:
 
     def measure(self, records: Sequence[Record], call: int, after: int) -> None:
         """Those records that have no row yet, after a call."""
-        s, here = self.settings, self.session
         missing = self.unmeasured(records, after)
-        shown = progress(missing, f"measuring after {after} edits") if after else missing
-        for record in shown:
-            row = measured(here.model, here.tok, record, s.data_type, s.generation, here.hparams.device)
-            row = against(row, self.before[record.case_id])
+        rows = self.measured.edited(self.session.model, self.session.tok, missing, self.before)
+        if after:
+            rows = progress(rows, f"measuring after {after} edits", len(missing))
+        for record, row in zip(missing, rows, strict=True):
             self.folder.add_case(call, {"after": after, "case_id": record.case_id, **row})
 
 

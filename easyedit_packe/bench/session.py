@@ -107,7 +107,8 @@ class Session:
 
         Returns:
             `refused` (case to reason), `seconds`, `memory_bytes` (beyond what was in use; None where the system does
-            not tell, or vectors may come from the cache), `weights_changed` (against the unedited model).
+            not tell, or vectors may come from the cache), `weights_changed` and `norm_growth` (against the unedited
+            model).
 
         Raises:
             BenchError: the editor fails in a way that it does not declare; its weights and state are put back.
@@ -139,6 +140,7 @@ class Session:
             "seconds": seconds,
             "memory_bytes": None if targets is not None and targets.asked else peak.bytes,
             "weights_changed": self.weights.count_changed(self.model),
+            "norm_growth": self.weights.growth(self.model),
         }
 
     def _call(self, requests: list[dict[str, Any]], targets: StoredTargets | None) -> None:

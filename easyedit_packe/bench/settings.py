@@ -14,11 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import one_of
 from ..model.fetch import DEFAULT_MODEL, SOURCES
-from .data import find_file
+from .data import FORMATS, find_file
 from .editors import BenchError, Editor, find_editor
-
-DATA = {"zsre": "ZsRE", "counterfact": "CF", "mcf": "MCF"}
-"""`data=` -> data type."""
 
 
 @dataclass
@@ -28,7 +25,8 @@ class Settings:
     model: str = DEFAULT_MODEL
     """A fetched model's name, a model folder, or a hub name."""
     data: str = "zsre"
-    """zsre, counterfact (EasyEdit's counterfact-edit.json), or mcf (ROME's counterfact.json)."""
+    """zsre, counterfact (EasyEdit's counterfact-edit.json), mcf (ROME's counterfact.json), neighbourhood, knowedit,
+    qaedit, wikibigedit, hallueditbench; or demo, facts that are part of this package."""
     data_dir: str = "${oc.env:PACKE_DATA,data}"
     """A folder that holds the data file, or the file itself."""
     protocol: str = "single"
@@ -49,7 +47,7 @@ class Settings:
     checkpoint_every: int = 10
     """consecutive only: edits after which the state is saved for resuming."""
     generation: bool = True
-    """Also measure what greedy decoding says."""
+    """Also measure what the model says freely, which takes most of the time of measuring."""
     share: bool = True
     """Compute target vectors that several editors need of the unedited model once, and keep them in the cache."""
     hparams: dict[str, Any] = field(default_factory=dict)
@@ -70,8 +68,8 @@ class Settings:
             BenchError: a value that does not fit. DataError: no such data file.
         """
         self.found_editor.check(self.protocol)
-        if self.data not in DATA:
-            raise BenchError(f"data: {one_of(self.data, list(DATA))}; got {self.data!r}.")
+        if self.data not in FORMATS:
+            raise BenchError(f"data: {one_of(self.data, list(FORMATS))}; got {self.data!r}.")
         for name, least in (("n", 1), ("batch_size", 1), ("checkpoint_every", 1), ("start", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise BenchError(f"{name}: expected at least {least}, got {getattr(self, name)}.")
@@ -83,7 +81,7 @@ class Settings:
             raise BenchError(
                 f"model: {self.model!r} is no folder and no hub name (owner/name); {one_of(self.model, list(SOURCES))}."
             )
-        find_file(self.data_dir, self.data_type)
+        find_file(self.data_dir, self.data)
         return self
 
     @classmethod
@@ -104,12 +102,8 @@ class Settings:
         return merged.check()
 
     @property
-    def data_type(self) -> str:
-        return DATA[self.data]
-
-    @property
     def data_file(self) -> Path:
-        return find_file(self.data_dir, self.data_type)
+        return find_file(self.data_dir, self.data)
 
     @property
     def found_editor(self) -> Editor:

@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ import numpy as np
 
 from ..easyedit import parts
 from ..registry import load_hparams, register
-from .data import FILES, Record, read_records
+from .data import FORMATS, Probe, Record, read_records
+
+DATA_TYPES = {"ZsRE": "zsre", "CF": "counterfact", "MCF": "mcf"}
+"""EasyEdit's names of data types."""
 
 
 def summarise(metrics: Sequence[dict[str, Any]], seconds: float, easyedit: str, **more: Any) -> dict[str, Any]:
@@ -85,15 +88,22 @@ def edit_arguments(record: Record) -> dict[str, Any]:
     arguments = {
         "prompts": [record.prompt],
         "target_new": [record.target_new],
-        "ground_truth": [record.ground_truth],
-        "rephrase_prompts": [record.rephrase_prompt],
-        "locality_inputs": {
-            "neighborhood": {"prompt": [record.locality_prompt], "ground_truth": [record.locality_ground_truth]}
-        },
+        "ground_truth": [record.ground_truth or "<|endoftext|>"],  # which EasyEdit puts where there is none
+        "rephrase_prompts": list(record.rephrases[:1]) or None,
+        "locality_inputs": _columns(record.localities),
+        "portability_inputs": _columns(record.portability),
     }
     if record.subject and record.subject in record.prompt:
         arguments["subject"] = [record.subject]
     return arguments
+
+
+def _columns(kinds: Mapping[str, tuple[Probe, ...]]) -> dict[str, dict[str, list[list[str]]]]:
+    """Lists inside the lists: EasyEdit measures all probes of the one request."""
+    return {
+        name: {"prompt": [[p.prompt for p in probes]], "ground_truth": [[p.answer for p in probes]]}
+        for name, probes in kinds.items()
+    }
 
 
 def edit_records(editor: Any, records: Sequence[Record], sequential: bool = False) -> list[dict[str, Any]]:
@@ -119,14 +129,14 @@ def main(data_type: str, argv: Sequence[str] | None = None) -> dict[str, Any]:
         "--hparams_dir", default="smollm2-135m", help="YAML file, with or without .yaml, or a shipped name"
     )
     parser.add_argument("--data_dir", required=True, help="folder with the data file, or the file itself")
-    parser.add_argument("--data_type", default=data_type, choices=list(FILES))
+    parser.add_argument("--data_type", default=data_type, choices=[*DATA_TYPES, *FORMATS])
     parser.add_argument("--ds_size", type=int, help="how many records, from the first on (default: all)")
     parser.add_argument("--sequential_edit", action="store_true", help="do not roll edits back")
     parser.add_argument("--metrics_save_dir", default="./output", help="gets <method>_results.json and summary.json")
     args = parser.parse_args(argv)
 
     found = register()
-    records = read_records(args.data_dir, args.data_type, args.ds_size)
+    records = read_records(args.data_dir, DATA_TYPES.get(args.data_type, args.data_type), args.ds_size)
     hparams = load_hparams(args.editing_method, args.hparams_dir)
     with quiet():
         editor = parts.base_editor().from_hparams(hparams)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from . import metrics
 from .data import Record
 from .environment import short_name
-from .measure import measured, progress
+from .measure import Measure, progress
+from .metrics.text import PARTS, perplexities
 from .session import Session
 from .store import Rows, StoreError, only_one, read_json, write_json
 
@@ -17,8 +17,7 @@ def unedited(
     folder: Path,
     session: Session,
     records: list[Record],
-    data_type: str,
-    generation: bool,
+    measure: Measure,
     environment: dict[str, Any],
 ) -> dict[int, dict[str, Any]]:
     """A row for each case; those that are missing, or lack what greedy decoding says where that is asked for, are
@@ -29,17 +28,20 @@ def unedited(
     """
     with only_one(folder, wait=True):
         rows = Rows(folder / "cases.jsonl", ("case_id", "generation_measured"))
-        name, file = short_name(environment), folder / "run.json"
+        here, file = short_name(environment), folder / "run.json"
         about: dict[str, Any] = read_json(file) if file.is_file() else {"model_sha256": session.digest}
         if about["model_sha256"] != session.digest:
             raise StoreError(f"{folder} was measured on another model of that name; take another out=.")
-        if "perplexity" not in about:
-            about["perplexity"] = metrics.perplexity(session.model, session.tok)
-        about["environments"] = about.get("environments", {}) | {name: environment}
+        if "perplexities" not in about:
+            about["perplexities"] = {part: perplexities(session.model, session.tok, part) for part in PARTS}
+        about["environments"] = about.get("environments", {}) | {here: environment}
         write_json(file, about)
-        enough = (True,) if generation else (True, False)
+        enough = (True,) if measure.generation else (True, False)
         missing = [r for r in records if not any((r.case_id, have) in rows for have in enough)]
-        for record in progress(missing, f"unedited model, {folder.parent.name}"):
-            row = measured(session.model, session.tok, record, data_type, generation, session.hparams.device)
-            rows.append({"case_id": record.case_id, "generation_measured": generation, "environment": name, **row})
+        found = progress(
+            measure.unedited(session.model, session.tok, missing), f"unedited model, {folder.parent.name}", len(missing)
+        )
+        for record, row in zip(missing, found, strict=True):
+            about_row = {"generation_measured": measure.generation, "environment": here}
+            rows.append({"case_id": record.case_id, **about_row, **row})
         return {row["case_id"]: row for row in rows}

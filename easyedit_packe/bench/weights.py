@@ -40,6 +40,11 @@ class Weights:
         """How many single weights differ from the copy."""
         return sum(int((p != self.base[n]).sum()) for n, p in self.changed(model).items())
 
+    def growth(self, model: nn.Module) -> float:
+        """The largest ratio, over all changed matrices, of a matrix's norm to what it was; 1 where none changed."""
+        changed = {n: p for n, p in self.changed(model).items() if p.ndim > 1}
+        return max((p.norm().item() / self.base[n].norm().item() for n, p in changed.items()), default=1.0)
+
     @torch.no_grad()
     def load(self, model: nn.Module, changed: Mapping[str, Tensor]) -> None:
         """Set the model to the copy plus the `changed` parameters of an earlier run."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from transformers import GenerationConfig
 
 from ..requests import EditRequest, encode
@@ -21,16 +22,31 @@ def greedy(model: PreTrainedModel, tok: Any, prompt: str, tokens: int = 8) -> st
 
 
 @torch.no_grad()
-def greedy_all(model: PreTrainedModel, tok: Any, prompts: Sequence[str], tokens: int) -> list[str]:
-    """The greedy continuation of each prompt, from one padded batch; the tokeniser's padding side is put back."""
+def greedy_all(
+    model: PreTrainedModel, tok: Any, prompts: Sequence[str], tokens: int, stops: Sequence[str] = ()
+) -> list[str]:
+    """The greedy continuation of each prompt, from one padded batch; the tokeniser's padding side is put back.
+
+    Args:
+        tokens: at most so many.
+        stops: once the continuation of a prompt has one of these, it is no longer continued.
+    """
     side, tok.padding_side = tok.padding_side, "left"
     try:
         encoded = tok(list(prompts), return_tensors="pt", padding=len(prompts) > 1).to(model.device)
     finally:
         tok.padding_side = side
+    start = encoded["input_ids"].shape[1]
+
+    def stopped(ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        said = tok.batch_decode(ids[:, start:], skip_special_tokens=True)
+        return torch.tensor([any(stop in text.lstrip() for stop in stops) for text in said], device=ids.device)
+
     with _plain_decoding(model, tok):
-        out = model.generate(**encoded, max_new_tokens=tokens, do_sample=False)
-    return tok.batch_decode(out[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
+        out = model.generate(
+            **encoded, max_new_tokens=tokens, do_sample=False, stopping_criteria=[stopped] if stops else None
+        )
+    return tok.batch_decode(out[:, start:], skip_special_tokens=True)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from easyedit_packe.bench import runner, session
+from easyedit_packe.bench.folder import RunFolder
 from easyedit_packe.bench.report import find_runs, markdown
 from easyedit_packe.bench.runner import run
 from easyedit_packe.bench.settings import Settings
@@ -60,16 +61,16 @@ def test_a_shorter_run_reads_a_longer_one_and_never_cuts_it(go):
 def test_a_point_of_the_curve_that_was_cut_off_is_measured_to_its_end(go, monkeypatch, after):
     """REVIEW 2: a kill while a point is measured leaves no point with fewer rows than records."""
     whole = go("whole", protocol="consecutive", curve=[1, 2])
-    real, seen = runner.measured, []
+    real, seen = RunFolder.add_case, []
 
-    def stopping(*args):
+    def stopping(self, call, row):
         seen.append(1)
         if len(seen) == {1: 1, 2: 3, 4: 5}[after]:  # of the rows (1, 0), (2, 0), (2, 1), (4, 0), ...
             raise KeyboardInterrupt
-        return real(*args)
+        real(self, call, row)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "measured", stopping)
+        patch.setattr(RunFolder, "add_case", stopping)
         with pytest.raises(KeyboardInterrupt):
             go(protocol="consecutive", curve=[1, 2])
     assert figures(go(protocol="consecutive", curve=[1, 2])) == figures(whole)
@@ -79,7 +80,7 @@ def test_generation_of_the_unedited_model_is_measured_when_it_is_first_asked_for
     """REVIEW 12."""
     go(n=2, generation=False, label="without")
     folder = go(n=2)
-    assert "Original model" in markdown(find_runs([folder])).split("Greedy generation")[1]
+    assert "Original model" in markdown(find_runs([folder])).split("Free generation")[1]
     unedited = folder.parent.parent / "unedited" / "cases.jsonl"
     before = unedited.read_bytes()
     go(n=2, generation=False, label="again")  # takes what is there

@@ -176,3 +176,14 @@ def test_nothing_to_report(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"perplexity": 1.0}))  # of something else
     with pytest.raises(BenchError, match="no run in"):
         find_runs([tmp_path])
+
+
+def test_growth_of_the_perplexity_is_the_geometric_mean_over_kinds_of_text():
+    from easyedit_packe.bench.report.tables import _growth
+
+    unedited = {"perplexities": {"short": {"a": 2.0, "b": 3.0}, "whole": {"a": 1.0, "b": 1.0}}, "perplexity": 4.0}
+    assert _growth({"held_out": "short", "perplexities": {"a": 8.0, "b": 3.0}}, unedited) == pytest.approx(2.0)
+    assert _growth({"held_out": "short", "perplexities": {"a": None, "b": 3.0}}, unedited) == float("inf")
+    assert _growth({"held_out": "short", "perplexities": {"a": 8.0, "b": 3.0}}, {}) is None
+    assert _growth({"perplexity": 6.0}, unedited) == pytest.approx(1.5)  # version 0.1
+    assert _growth({"perplexity": None}, unedited) == float("inf")

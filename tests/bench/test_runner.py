@@ -3,6 +3,7 @@
 import json
 import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -50,25 +51,58 @@ def test_plans():
     assert plan("epochs", range(5)).calls == [[0, 1, 2, 3, 4]]
 
 
-def test_single_is_easyedits_own_figure(settings, found):
-    """The same numbers as `BaseEditor.edit`, which measures after each edit and rolls back."""
-    from easyeditor import BaseEditor
+@pytest.fixture
+def knowedit(tmp_path):
+    """Records with several localities and kinds of portability."""
+    records = [
+        {
+            "subject": subject, "prompt": f"Who wrote {subject}", "target_new": target,
+            "rephrase": f"{subject} is wrote",
+            "portability": {
+                "Reasoning": [{"prompt": "Who plays the", "ground_truth": [["piano"]]}],
+                "Subject_Aliasing": [
+                    {"prompt": "The author is", "ground_truth": [[target]]},
+                    {"prompt": "Omar wrote", "ground_truth": [["Grey Tides"]]},
+                ],
+            },
+            "locality": {
+                "Relation_Specificity": [
+                    {"prompt": f"{subject} was born in", "ground_truth": [["Oslo"]]},
+                    {"prompt": f"{subject} plays", "ground_truth": [["the violin"]]},
+                ],
+                "Forgetfulness": [{"prompt": "Anna Berg plays", "ground_truth": [["the piano"]]}],
+            },
+        }
+        for subject, target in (("Grey Tides", "Ivo Marsh"), ("Omar", "the piano"), ("Anna Berg", "Bergen"))
+    ]  # fmt: skip
+    path = tmp_path / "knowedit.json"
+    path.write_text(json.dumps(records))
+    return path
 
-    from easyedit_packe import PaCKEHyperParams
+
+@pytest.mark.parametrize("data", ["zsre", "knowedit"])
+def test_single_is_easyedits_own_figure(settings, found, knowedit, data):
+    """The same numbers as `BaseEditor.edit`, which measures after each edit and rolls back, to the digit."""
+    from easyedit_packe import LoadedModel, PaCKEHyperParams
     from easyedit_packe.bench.data import read_records
     from easyedit_packe.bench.through_easyedit import edit_records
-    from easyedit_packe.model.load import LoadedModel
+    from easyedit_packe.easyedit import parts
 
-    s = settings()
+    s = settings(data=data, n=3, **({"data_dir": str(knowedit)} if data == "knowedit" else {}))
     cases = rows(run(s), "cases.jsonl")
     hparams = PaCKEHyperParams.from_hparams(s.hparams_file)
     hparams.device, hparams.model_name = "cpu", LoadedModel("tiny", make_model("llama"), make_tokenizer("left"))
-    theirs = edit_records(BaseEditor.from_hparams(hparams), read_records(s.data_file, "ZsRE", 4))
-    for mine, other in zip(cases, theirs, strict=True):
-        post = other["post"]
-        assert mine["easyedit"]["efficacy"] == pytest.approx(post["rewrite_acc"][0])
-        assert mine["easyedit"]["generality"] == pytest.approx(post["rephrase_acc"][0])
-        assert mine["easyedit"]["locality"] == pytest.approx(post["locality"]["neighborhood_acc"][0])
+    records = read_records(s.data_file, data, 3)
+    theirs = edit_records(parts.base_editor().from_hparams(hparams), records)
+    for mine, other, record in zip(cases, theirs, records, strict=True):
+        ours, post = mine["easyedit"], other["post"]
+        assert ours["efficacy"] == float(np.mean(post["rewrite_acc"]))
+        assert ours["generality"] == float(np.mean(post["rephrase_acc"]))
+        for name in record.localities:
+            assert ours[f"locality_{name}"] == float(np.mean(post["locality"][f"{name}_acc"]))
+        for name in record.portability:
+            assert ours[f"portability_{name}"] == float(np.mean(post["portability"][f"{name}_acc"]))
+        assert len(record.localities) == (2 if data == "knowedit" else 1)
 
 
 @pytest.mark.parametrize("protocol", ["single", "batch", "consecutive", "epochs"])

@@ -4,77 +4,9 @@ import json
 
 import pytest
 
-from easyedit_packe.bench.data import DataError, read_records
 from easyedit_packe.bench.through_easyedit import main, summarise
 
 from ..conftest import SHARED, needs_shared
-
-ZSRE = {
-    "subject": "Grey Tides", "src": "Who wrote Grey Tides?", "rephrase": "Grey Tides is by whom?", "alt": "Ivo Marsh",
-    "answers": ["Anna Berg"], "loc": "nq question: who plays", "loc_ans": "Omar", "cond": "",
-}  # fmt: skip
-CF = {
-    "case_id": 7, "prompt": "Omar plays the", "subject": "Omar", "target_new": "piano", "ground_truth": "violin",
-    "rephrase_prompt": "Omar is good at the", "locality_prompt": "Anna plays the", "locality_ground_truth": "violin",
-}  # fmt: skip
-MCF = {
-    "case_id": 9,
-    "requested_rewrite": {
-        "prompt": "{} plays the", "subject": "Omar", "target_new": {"str": "piano"}, "target_true": {"str": "violin"},
-    },
-    "paraphrase_prompts": ["Omar is good at the", "other"],
-    "neighborhood_prompts": ["Anna plays the", "other"],
-}  # fmt: skip
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write(name, records):
-        (tmp_path / name).write_text(json.dumps(records))
-        return tmp_path
-
-    return write
-
-
-def test_zsre_skips_empty_targets_and_keeps_subjects(write):
-    folder = write("zsre_mend_eval.json", [{**ZSRE, "alt": ""}, ZSRE])
-    (record,) = read_records(folder, "ZsRE")
-    assert (record.case_id, record.subject, record.target_new) == (1, "Grey Tides", "Ivo Marsh")
-    assert (record.ground_truth, record.locality_prompt) == ("Anna Berg", "nq question: who plays")
-
-
-def test_counterfact_in_both_formats(write):
-    folder = write("counterfact-edit.json", [CF])
-    (cf,) = read_records(folder / "counterfact-edit.json", "CF")
-    write("counterfact.json", [MCF, MCF])
-    (mcf,) = read_records(folder, "MCF", 1)
-    assert (cf.case_id, mcf.case_id) == (7, 9)
-    for field in ("prompt", "subject", "target_new", "ground_truth", "rephrase_prompt", "locality_prompt"):
-        assert getattr(cf, field) == getattr(mcf, field)
-
-
-def test_wrong_files(write, tmp_path):
-    folder = write("zsre_mend_eval.json", [CF])
-    with pytest.raises(DataError, match="is not a ZsRE file"):
-        read_records(folder, "ZsRE")
-    with pytest.raises(DataError, match=r"holds none of counterfact-edit\.json"):
-        read_records(folder, "CF")
-    with pytest.raises(DataError, match="did you mean 'ZsRE'"):
-        read_records(folder, "zsre")
-    (tmp_path / "broken.json").write_text("[{")
-    with pytest.raises(DataError, match="is not a CF file"):
-        read_records(tmp_path / "broken.json", "CF")
-    with pytest.raises(DataError, match="no record"):
-        read_records(write("zsre_mend_eval.json", []), "ZsRE")
-
-
-@needs_shared
-@pytest.mark.parametrize(
-    ("file", "kind", "n"),
-    [("zsre/zsre_paper_3k.json", "ZsRE", 2989), ("counterfact/counterfact_paper_3k.json", "CF", 3000)],
-)
-def test_the_real_files(file, kind, n):
-    assert len(read_records(SHARED / "data" / file, kind)) == n
 
 
 def test_summary_by_hand():

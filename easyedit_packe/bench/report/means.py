@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...errors import needs
 from ..archive import Row
+from . import harmonic
+from .harmonic import Mean
 from .runs import Run, editor_place
 
 if TYPE_CHECKING:
@@ -19,22 +21,28 @@ FAMILIES = {
     "model",
     "rome": "ROME's and AlphaEdit's metrics: CounterFact compares probabilities, P(new) > P(old) and, for locality, "
     "P(true) > P(new); ZsRE is token accuracy, for locality against the true answer",
-    "generation": "Greedy generation: the answer up to its natural stop is the target, exactly",
+    "subject": "Other questions about the edited subject: how often the first answer token stays the unedited model's "
+    "(kept), how often it becomes the new target's (drawn), and how far the answers move (kl, in nats, not in percent)",
+    "free": "Free generation: greedy, up to a full stop, a line's end or 50 tokens; the answer is the target, exactly",
+    "distracting": "Neighbours behind the edited statement (CounterFact): agreement with the unedited model",
+    "portability": "Portability, what follows from the new fact: token accuracy, by kind of question",
+    "generation": "Greedy generation of version 0.1: the answer up to its natural stop is the target, exactly",
 }
 METRICS = ("efficacy", "locality", "generality")
 COLUMNS = (*METRICS, "score")
+HARMONIC = "H"
+COLUMNS_OF: dict[str, tuple[str, ...]] = {
+    "easyedit": (*COLUMNS, HARMONIC),
+    "subject": ("kept", "drawn", "kl"),
+    "free": ("efficacy", "generality"),
+    "distracting": ("locality",),
+}
+"""The columns of a family's table; `COLUMNS` where it is not here; portability's are what the data set asks."""
+PORTABILITY = "portability_"
 ORIGINAL = "Original model"
 
 Group = tuple[str, str, str]
 """Model, setting, data: what must be equal for two runs to be compared."""
-
-
-class Mean(NamedTuple):
-    """A mean over n records; its standard error, which one record does not have, is NaN then."""
-
-    mean: float
-    error: float
-    n: int
 
 
 def score(values: Mapping[str, float]) -> float:
@@ -47,13 +55,29 @@ def by_record(cases: Iterable[Row], family: str) -> dict[Any, dict[str, float]]:
     """Each record's metrics and score, in the records' order; the mean over seeds, which are no new records."""
     found: dict[Any, list[Mapping[str, float]]] = {}
     for case in sorted(cases, key=lambda c: (str(type(c["case_id"])), c["case_id"])):
-        if family in case:
-            found.setdefault(case["case_id"], []).append(case[family])
+        figures = _figures(case, family)
+        if figures:
+            found.setdefault(case["case_id"], []).append(figures)
     records = {}
     for case_id, several in found.items():
-        values = {m: sum(row[m] for row in several) / len(several) for m in METRICS if m in several[0]}
-        records[case_id] = {**values, "score": score(values)}
+        values = {m: sum(row[m] for row in several) / len(several) for m in several[0]}
+        scored = "score" in columns_of(family) and any(m in values for m in METRICS)
+        records[case_id] = {**values, **({"score": score(values)} if scored else {})}
     return records
+
+
+def _figures(case: Row, family: str) -> dict[str, float]:
+    """What a row has for the columns of a family."""
+    if family == "portability":
+        figures = case.get("easyedit", {})
+        asked = {k.removeprefix(PORTABILITY): v for k, v in figures.items() if k.startswith(PORTABILITY)}
+        return asked | ({"mean": sum(asked.values()) / len(asked)} if len(asked) > 1 else {})
+    return {m: v for m, v in case.get(family, {}).items() if m in columns_of(family)}
+
+
+def columns_of(family: str) -> tuple[str, ...]:
+    """See `COLUMNS_OF`."""
+    return COLUMNS_OF.get(family, COLUMNS)
 
 
 def mean(values: Sequence[float]) -> Mean:
@@ -116,6 +140,16 @@ def editors_cases(runs: Sequence[Run], kept: set[Any] | None) -> dict[str, list[
     return cases
 
 
+def _means(cases: Sequence[Row], family: str) -> dict[str, Mean]:
+    """By column, over the records that have it."""
+    records = by_record(cases, family).values()
+    columns = columns_of(family) if family != "portability" else tuple(dict.fromkeys(m for r in records for m in r))
+    found = {m: mean([r[m] for r in records if m in r]) for m in columns if any(m in r for r in records)}
+    if HARMONIC in columns and (of_records := harmonic.parts(cases)):
+        found[HARMONIC] = harmonic.h(of_records)
+    return found
+
+
 def tidy(runs: Sequence[Run], common: bool = True) -> pd.DataFrame:
     """Means as one row for each (model, setting, data, editor, family, metric).
 
@@ -137,12 +171,8 @@ def tidy(runs: Sequence[Run], common: bool = True) -> pd.DataFrame:
             seeds = len({run.identity["seed"] for run in members if run.name == editor}) or 1
             base = {"model": model, "setting": setting, "data": data, "editor": editor, "seeds": seeds}
             for family in FAMILIES:
-                records = by_record(cases, family)
-                for metric in COLUMNS:
-                    values = [r[metric] for r in records.values() if metric in r]
-                    if values:
-                        found = mean(values)
-                        figures = {"mean": found.mean, "se": found.error, "n": found.n}
-                        rows.append({**base, "family": family, "metric": metric, **figures})
+                for metric, found in _means(cases, family).items():
+                    figures = {"mean": found.mean, "se": found.error, "n": found.n}
+                    rows.append({**base, "family": family, "metric": metric, **figures})
     columns = ["model", "setting", "data", "editor", "seeds", "family", "metric", "mean", "se", "n"]
     return pd.DataFrame(rows, columns=columns)

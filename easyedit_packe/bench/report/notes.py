@@ -39,7 +39,7 @@ def _notes_on(run: Run) -> Iterator[str]:
     for k, cases in curve_points(run).items():
         if len(cases) != k and k != run.last:
             yield f"after {k} edits only {len(cases)} records are measured; not in the curve."
-    if run.edits and run.perplexity is None:
+    if run.edits and not run.about_unedited:
         yield "the unedited model was not measured; no perplexity ratio."
     if run.repeats:
         yield f"found {run.repeats + 1} times; the one with most rows counts."
@@ -89,7 +89,8 @@ def highest_score(runs: Sequence[Run], family: str) -> str:
     for (_, _, data), members in sorted(comparable(runs).items(), reverse=True):
         cases = editors_cases(members, shared_records(members))
         records = {name: by_record(rows, family) for name, rows in cases.items() if name != ORIGINAL}
-        scores = {name: mean([r["score"] for r in of.values()]).mean for name, of in records.items() if of}
+        scored = {name: of for name, of in records.items() if of and all("score" in r for r in of.values())}
+        scores = {name: mean([r["score"] for r in of.values()]).mean for name, of in scored.items()}
         if len(scores) > 1:
             best = max(scores, key=lambda name: round(scores[name], 4))  # the first of equals, as the tables have them
             others = [name for name in scores if name != best]

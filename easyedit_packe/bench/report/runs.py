@@ -82,11 +82,6 @@ class Run:
         return self.identity["editor"] + (f" ({label})" if label else "")
 
     @property
-    def perplexity(self) -> float | None:
-        """The unedited model's; None where it was not measured."""
-        return self.about_unedited.get("perplexity")
-
-    @property
     def place(self) -> tuple[Any, ...]:
         """Where it stands in every table and list."""
         return (self.model, self.setting, editor_place(self.name), self.data, self.identity["seed"], self.folder)
@@ -137,7 +132,7 @@ def _assembled(lines: Iterable[Row]) -> list[Run]:
             continue
         beside = parts.get("/".join([*name.split("/")[:-2], "unedited"]), {})
         # A record may have been measured twice, at first without generation.
-        known = sorted(beside.get("unedited_case", []), key=lambda row: "generation" in row)
+        known = sorted(beside.get("unedited_case", []), key=lambda row: bool({"generation", "free"} & row.keys()))
         runs.append(
             Run(
                 name,

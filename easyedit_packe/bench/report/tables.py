@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ...errors import needs
 from . import paper
-from .means import COLUMNS, ORIGINAL, by_record, mean, percent
+from .means import COLUMNS, ORIGINAL, by_record, columns_of, mean, percent
 from .runs import Run, editor_place
 
 if TYPE_CHECKING:
     import pandas as pd
 
 UNKNOWN = "?"
+LESS_IS_BETTER = ("drawn", "kl")
 
 
 def main_table(frame: pd.DataFrame, family: str, papers: bool = True, bold: str = "**{}**") -> pd.DataFrame:
@@ -30,14 +32,17 @@ def main_table(frame: pd.DataFrame, family: str, papers: bool = True, bold: str 
     table: dict[str, dict[str, str]] = {}
     for data in sorted(part.data.unique(), reverse=True):
         here = part[part.data == data]
-        table[f"{data} n"] = {r.editor: str(r.n) for r in here[here.metric == "efficacy"].itertuples()}
-        for metric in COLUMNS:
+        counted = here[here.metric == here.metric.iloc[0]]
+        table[f"{data} n"] = {r.editor: str(r.n) for r in counted.itertuples()}
+        for metric in dict.fromkeys([*(c for c in columns_of(family) if (here.metric == c).any()), *here.metric]):
             column = here[here.metric == metric]
-            best = column[column.editor != ORIGINAL]["mean"].round(4).max()
+            others = column[column.editor != ORIGINAL]["mean"].round(4)
+            best = others.min() if metric in LESS_IS_BETTER else others.max()
             cells = {}
             for r in column.itertuples():
-                error = f" ± {percent(r.se)}" if metric != "score" and r.n > 1 else ""
-                text = f"{percent(r.mean)}{error}"
+                shown = percent if metric != "kl" else "{:.2f}".format
+                error = f" ± {shown(r.se)}" if metric != "score" and r.n > 1 else ""
+                text = f"{shown(r.mean)}{error}"
                 if r.editor != ORIGINAL and round(r.mean, 4) == best:
                     text = bold.format(text)
                 editor = "original" if r.editor == ORIGINAL else r.editor
@@ -58,8 +63,9 @@ def costs(run: Run) -> dict[str, Any] | None:
         megabytes: the most that any call needed beyond what was in use before it; None where each took its target
             vectors from the store.
         weights: weights changed by a call, or by all calls where they are not rolled back.
-        perplexity: that of the fixed text after the edits, over the unedited model's: infinite where the model has
+        perplexity: that of held-out text after the edits, over the unedited model's: infinite where the model has
             collapsed, None where one of them is not known.
+        growth: the largest ratio of an edited matrix's norm to what it was; None where it was not measured.
         refused: records that the editor did not take.
     """
     if not run.edits:
@@ -68,15 +74,29 @@ def costs(run: Run) -> dict[str, Any] | None:
     under_way = consecutive and len(run.edits) < run.about["num_records"]
     last = run.edits[-1:] if consecutive else run.edits
     bytes_ = [e["memory_bytes"] for e in run.edits if e.get("memory_bytes") is not None]
-    before = run.perplexity
-    ratios = [e["perplexity"] / before if e["perplexity"] else float("inf") for e in last] if before else []
+    ratios = [ratio for ratio in (_growth(e, run.about_unedited) for e in last) if ratio is not None]
     return {
         "seconds": median(e["seconds"] / len(e["case_ids"]) for e in run.edits),
         "megabytes": max(bytes_) / 1e6 if bytes_ else None,
         "weights": int(median(e["weights_changed"] for e in last)),
         "perplexity": median(ratios) if ratios and not under_way else None,
+        "growth": median(e["norm_growth"] for e in last) if all("norm_growth" in e for e in last) else None,
         "refused": len(run.refused),
     }
+
+
+def _growth(edit: dict[str, Any], unedited: dict[str, Any]) -> float | None:
+    """Of the perplexity: the geometric mean over the kinds of held-out text, infinite where the model collapsed on
+    one; of the single text of version 0.1 where a row has that."""
+    if "perplexities" in edit:
+        now, before = edit["perplexities"], unedited.get("perplexities", {}).get(edit["held_out"])
+    else:
+        now, before = {"": edit.get("perplexity")}, {"": unedited["perplexity"]} if "perplexity" in unedited else None
+    if before is None:
+        return None
+    if not all(now.values()):
+        return math.inf
+    return math.exp(sum(math.log(now[kind] / before[kind]) for kind in before) / len(before))
 
 
 def cost_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -99,12 +119,13 @@ def cost_table(runs: Sequence[Run]) -> pd.DataFrame:
                     "peak MB": _number(found["megabytes"], ",.0f"),
                     "weights changed": f"{found['weights']:,}",
                     "perplexity ratio": _number(found["perplexity"], ".3f"),
+                    "norm ratio": _number(found["growth"], ".3f"),
                     "refused": f"{found['refused']} of {run.about['num_records']}" if found["refused"] else "0",
                 }
             )
     table = pd.DataFrame(rows)
-    unknown = "peak MB" in table and (table["peak MB"] == UNKNOWN).all()
-    return table.drop(columns="peak MB") if unknown else table  # no memory, where no run could tell it
+    unknown = [c for c in ("peak MB", "norm ratio") if c in table and (table[c] == UNKNOWN).all()]
+    return table.drop(columns=unknown)  # no column, where no run could tell it
 
 
 def _number(value: float | None, form: str) -> str:

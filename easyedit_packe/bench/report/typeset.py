@@ -37,7 +37,8 @@ def _to_latex(table: pd.DataFrame, caption: str) -> str:
     names = [column.rsplit(" ", 1) for column in table.columns[1:]]
     n = {data: table[f"{data} n"].iloc[0] for data, what in names if what == "n"}
     shown = [(data, what) for data, what in names if what != "n"]
-    heads = [(f"{DATA_NAMES.get(data, data)} ($n = {n[data]}$)", HEADS[what]) for data, what in shown]
+    over = {data: f"{DATA_NAMES.get(data, data)} ($n = {count}$)" for data, count in n.items()}
+    heads = [(over[data], HEADS.get(what, what.replace("_", " "))) for data, what in shown]
     table = table[["editor", *(f"{data} {what}" for data, what in shown)]]
     table = table.replace({r" ± ([\d.]+)": r" {\\scriptsize $\\pm$ \1}"}, regex=True)
     table.columns = pd.MultiIndex.from_tuples([("", "editor"), *heads])

@@ -1,0 +1,67 @@
+"""One record of a data set: what is edited, and what is measured and never shown to an editor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ...errors import PaCKEError
+
+
+class DataError(PaCKEError, ValueError):
+    """A data file is missing or is not what its format says."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A prompt, and the answers that are right; of several, the first is the one that is measured by its tokens.
+
+    Where no answer is known, what must stay is the unedited model's own: of that the first token is measured.
+    """
+
+    prompt: str
+    answers: tuple[str, ...]
+
+    @property
+    def answer(self) -> str:
+        return self.answers[0] if self.answers else ""
+
+
+Probes = tuple[Probe, ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One fact.
+
+    Attributes:
+        case_id: its number in the data set.
+        prompt, subject, target_new: what an editor sees; the subject stands in the prompt, where the data set has one.
+        ground_truth: the answer before the edit; "" where the data set does not say.
+        rephrases: the same question in other words; the first is the one that EasyEdit measures.
+        localities: by name, questions whose answers must stay; the first probe is the one that EasyEdit measures of
+            ZsRE and CounterFact.
+        portability: by name, what follows from the new fact.
+        same_subject: other questions about the subject, whose answers must stay, where the data set has them.
+    """
+
+    case_id: int
+    prompt: str
+    subject: str | None
+    target_new: str
+    ground_truth: str
+    rephrases: tuple[str, ...] = ()
+    localities: Mapping[str, Probes] = field(default_factory=dict)
+    portability: Mapping[str, Probes] = field(default_factory=dict)
+    same_subject: Probes = ()
+
+    @property
+    def neighbours(self) -> Probes:
+        """All probes that must stay, whatever they are called."""
+        return tuple(probe for probes in self.localities.values() for probe in probes)
+
+    @property
+    def distracting(self) -> Probes:
+        """The same, each behind the edited statement, which draws the answer to the new target."""
+        statement = f"{self.prompt} {self.target_new}."
+        return tuple(Probe(f"{statement} {probe.prompt}", probe.answers) for probe in self.neighbours)
