@@ -398,6 +398,7 @@ def test_every_shipped_configuration_is_read_by_its_class(path):
 DEFAULT_MODEL_DIR = cache_dir() / "models" / "smollm2-135m"  # before the tests' own cache takes its place
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DEFAULT_MODEL_DIR.is_dir(), reason="packe model fetch smollm2-135m has not been run")
 def test_r_rome_on_the_default_model():
     model, tok = load(str(DEFAULT_MODEL_DIR))
@@ -432,6 +433,7 @@ def default_model(tmp_path_factory):
     return model, tok
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DEFAULT_MODEL_DIR.is_dir(), reason="packe model fetch smollm2-135m has not been run")
 @pytest.mark.parametrize("name", ["AlphaEdit", "EMMET", "PMET"])
 def test_same_weights_as_easyedits_own_on_the_default_model(name, default_model):

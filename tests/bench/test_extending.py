@@ -37,6 +37,7 @@ def figures(folder):
     return edits, rows(folder, "cases.jsonl"), json.loads((folder / "run.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["single", "batch"])
 def test_an_extended_run_is_the_longer_run(go, protocol):
     """REVIEW 3: with batches of 3 the records 3 and 4 are measured from [3, 4, 5], not from the batch [3, 4]."""

@@ -294,6 +294,7 @@ def test_every_editor_runs_through_the_benchmark(baseline, name):
         assert all(e["weights_changed"] > 0 for e in one.edits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["AlphaEdit", "PRUNE", "PaCKE+"])
 def test_what_an_editor_carries_is_resumed_with_it(baseline, name, monkeypatch):
     whole = rows(run(baseline(name, protocol="consecutive", n=5)), "cases.jsonl")
@@ -318,6 +319,7 @@ def test_what_an_editor_carries_is_resumed_with_it(baseline, name, monkeypatch):
     assert [e["call"] for e in rows(folder, "edits.jsonl")] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["AlphaEdit", "MEMIT"])
 def test_runs_in_one_process_do_not_touch_each_other(baseline, name):
     first = rows(run(baseline(name, share=False)), "cases.jsonl")
@@ -326,6 +328,7 @@ def test_runs_in_one_process_do_not_touch_each_other(baseline, name):
     assert rows(again, "cases.jsonl") == first
 
 
+@pytest.mark.slow
 def test_shared_targets_change_no_figure_and_hide_no_time(baseline):
     alone = run(baseline("MEMIT", share=False, label="alone"))
     first = run(baseline("MEMIT"))

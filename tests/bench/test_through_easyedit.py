@@ -27,6 +27,7 @@ def test_summary_by_hand():
     assert (s["n"], s["seconds_per_edit"], s["easyedit"]) == (2, 1.5, "EasyEdit x")
 
 
+@pytest.mark.slow
 @needs_shared
 @pytest.mark.parametrize(
     ("kind", "file"), [("ZsRE", "zsre/zsre_dev_1k.json"), ("CF", "counterfact/counterfact_dev_1k.json")]

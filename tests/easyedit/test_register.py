@@ -273,6 +273,7 @@ def run_python(code):
     return subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True).stdout
 
 
+@pytest.mark.slow
 def test_registering_keeps_random_state_and_root_logger():
     run_python("""
 import logging, random, numpy, torch
@@ -287,6 +288,7 @@ assert world() == before
 """)
 
 
+@pytest.mark.slow
 def test_missing_vision_packages_are_named_when_used():
     out = run_python("""
 import sys

@@ -19,6 +19,7 @@ def smollm2():
     return load("smollm2-135m")
 
 
+@pytest.mark.slow
 def test_known_token_ids(smollm2):
     _, tok = smollm2
     assert tok("The Eiffel Tower")["input_ids"] == [504, 414, 46682, 18669]
@@ -27,6 +28,7 @@ def test_known_token_ids(smollm2):
     assert (tok.bos_token, tok.eos_token, tok.pad_token) == ("<|im_start|>", "<|im_end|>", "<|im_end|>")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["The Eiffel Tower", "  two  spaces ", "naïve café 日本 🎉", "a\tb\n\nc", "x1234.5e-6", "don't"]
 )
@@ -37,6 +39,7 @@ def test_text_makes_a_round_trip(smollm2, text):
     assert tok.unk_token_id not in ids
 
 
+@pytest.mark.slow
 def test_the_model_knows_something(smollm2):
     model, tok = smollm2
     encoded = tok("The capital of France is", return_tensors="pt")
@@ -45,6 +48,7 @@ def test_the_model_knows_something(smollm2):
     assert model.num_parameters() == 134_515_008
 
 
+@pytest.mark.slow
 def test_the_example_facts_record_what_the_model_says(smollm2):
     model, tok = smollm2
     for fact in json.loads((ROOT / "examples" / "data" / "facts.json").read_text()):
@@ -57,6 +61,7 @@ def test_the_example_facts_record_what_the_model_says(smollm2):
             assert tok.decode(out[0, encoded["input_ids"].shape[1] :], skip_special_tokens=True).strip() == said
 
 
+@pytest.mark.slow
 def test_a_second_fetch_does_nothing(smollm2, monkeypatch):
     monkeypatch.setattr(models, "_download", None)
     assert fetch("smollm2-135m").name == "smollm2-135m"

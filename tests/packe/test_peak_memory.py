@@ -16,6 +16,7 @@ from ..conftest import REQUESTS, make_model, make_tokenizer
 from ..live_bytes import peak_bytes
 
 
+@pytest.mark.slow
 def test_a_hundred_requests_over_several_epochs_within_a_tenth_of_the_model():
     model = make_model("llama", layers=6, hidden_size=512, intermediate_size=2048, num_attention_heads=8)
     size = sum(p.numel() * p.element_size() for p in model.parameters())

@@ -47,6 +47,7 @@ def default_model():
     return model, requests, PaCKEHyperParams(num_steps=2, retrace_every=2)
 
 
+@pytest.mark.slow
 def test_a_step_counts_hardly_more_operations_than_the_floor(default_model):
     model, requests, hp = default_model
     with frozen(model):
@@ -57,6 +58,7 @@ def test_a_step_counts_hardly_more_operations_than_the_floor(default_model):
     assert not speed.missed({"flops_over_floor": found})
 
 
+@pytest.mark.slow
 def test_an_edit_holds_its_bars_against_the_dense_scheme(default_model):
     """Memory as the allocator counts it. Time with half of the bar, because tests share their machine: whoever computes
     full gradients or keeps full moments again loses all of it."""
@@ -90,6 +92,7 @@ def test_the_committed_figures_hold_the_bars():
     assert speed.missed(figures) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_script_on_a_random_shape(tmp_path, dtype):
     out = tmp_path / "f.json"

@@ -100,6 +100,7 @@ def test_it_edits_the_default_model_by_shipped_configurations(shell, editor):
     assert shell("packe", "ask", "--patch", "p", row["prompt"]).startswith("Rome")
 
 
+@pytest.mark.slow
 def test_an_edit_needs_no_extra():
     code = f"""
 import sys
