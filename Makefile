@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -m ""
 SITE = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
-.PHONY: demo test quick lint setup clean
+.PHONY: demo test quick lint model setup clean
 
 setup: .venv/done
 
@@ -27,12 +27,14 @@ setup: .venv/done
 	@$(PIP) --no-deps "$(EASYEDIT)"
 	@touch $@
 
-demo: setup
+model: setup
 	@$(BIN)/packe model fetch >/dev/null
+
+demo: model
 	@$(BIN)/python examples/quickstart.py
 
 # All tests with the PyPI release of EasyEdit; those that it can change also with EASYEDIT_HOME where that is set.
-test: lint
+test: lint model
 	EASYEDIT_HOME="$(SITE)" $(PYTEST)
 	@if [ -n "$(EASYEDIT_HOME)" ]; then echo "again, with $(EASYEDIT_HOME)"; \
 	  EASYEDIT_HOME="$(EASYEDIT_HOME)" $(PYTEST) tests/easyedit tests/baselines tests/bench; fi
