@@ -20,6 +20,7 @@ BOTH = pytest.mark.parametrize(
     ids=["PaCKE", "PaCKE+"],
 )
 
+
 def with_adapter(model, *targets):
     from peft import LoraConfig, get_peft_model
 

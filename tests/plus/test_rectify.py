@@ -39,6 +39,7 @@ def test_tokens_hold_the_gradient_of_the_weights(architecture, monkeypatch):
     model, tok = make_model(architecture, torch.float64), make_tokenizer()
     hp = PaCKEPlusHyperParams(**{**ALL, "layers": None, "micro_batch_size": 2})
     run = plus(model, tok, hp)
+
     def everywhere(rows, batch, write_at):
         return batch.mask.bool() if batch.mask is not None else torch.ones_like(batch.ids).bool()
 
