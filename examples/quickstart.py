@@ -220,7 +220,7 @@ def next_steps() -> str:
 What to try next (each has --help):
   {name} edit --editor PaCKE+ --subject Japan --prompt "{{}} is in" --target Peru -o peru.st
   {name} ask --patch peru.st "On the map, Japan lies in"
-  {name} bench -m editor=PaCKE,PaCKE+ data=demo n=5"""
+  {name} bench -m editor=PaCKE,PaCKE+ data=demo n=5 && {name} report runs"""
 
 
 def main() -> None:

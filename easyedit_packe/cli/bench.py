@@ -78,7 +78,7 @@ Run one editor on one data set by one protocol; killed at any moment, the same c
 
   packe bench editor=ROME data=zsre data_dir=zsre_mend_eval.json protocol=single n=20
   packe bench -m editor=PaCKE,ROME,MEMIT data=zsre,counterfact seed=1,2     (every combination)
-  packe bench editor=all data=zsre n=5      (every editor that has the protocol; ends with the table)
+  packe bench editor=all data=demo n=5      (every editor that has the protocol; ends with the table)
   packe report runs
 
 Settings, as key=value; `packe bench --cfg job` prints their values, `packe bench --hydra-help` what Hydra adds:
