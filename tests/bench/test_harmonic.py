@@ -1,10 +1,14 @@
 """H, by hand; its error and paired differences, against many repeated samples."""
 
+import json
+
 import numpy as np
 import pytest
 
-from easyedit_packe.bench.report import harmonic
+from easyedit_packe.bench.report import find_runs, harmonic, markdown
 from easyedit_packe.bench.report.harmonic import difference, h, parts
+
+from .folders import write_run
 
 
 def case(case_id, efficacy, generality, locality, kept):
@@ -53,3 +57,22 @@ def test_a_report_is_always_the_same():
     records = records_of(np.random.default_rng(3), 20, np.array([0.9, 0.6, 0.8, 0.6]))
     cases = [case(i, *values) for i, values in records.items()]
     assert h(parts(cases)) == h(parts(cases[::-1])) == h(parts(cases))
+
+
+def test_the_report_shows_h_and_who_ties(tmp_path):
+    """ROME and MEMIT are equal but for one record; FT-C draws every subject to its target."""
+    kept = {"ROME": [1.0] * 6, "MEMIT": [1.0] * 5 + [0.9], "FT-C": [0.0] * 6}
+    for editor, values in kept.items():
+        folder = write_run(tmp_path, editor, [1.0] * 6)
+        rows = [json.loads(line) for line in (folder / "cases.jsonl").read_text().splitlines()]
+        for row, k in zip(rows, values, strict=True):
+            row["subject"] = {"kept": k, "drawn": 1 - k, "kl": 0.25}
+        (folder / "cases.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = markdown(find_runs([tmp_path]))
+    assert "Highest H: zsre ROME, tied with MEMIT." in text
+    (row,) = [line for line in text.split("Other questions")[1].splitlines() if line.startswith("| FT-C")][:1]
+    assert "0.0 ± 0.0" in row
+    assert "100.0 ± 0.0" in row
+    assert "0.25 ± 0.00" in row
+    first = text.split("EasyEdit's metrics")[1]
+    assert f"{100 * 4 / (1 + 2 + 4 + 1):.1f}" in next(x for x in first.splitlines() if x.startswith("| ROME"))

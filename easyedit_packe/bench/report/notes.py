@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..editors import EDITORS
+from . import harmonic
 from .means import (
     ORIGINAL,
     by_record,
@@ -97,6 +98,21 @@ def highest_score(runs: Sequence[Run], family: str) -> str:
             ties = [name for name in others if verdict(difference(records[best], records[name], "score")) == "tie"]
             found.append(f"{data} {best}" + (f", tied with {', '.join(ties)}" if ties else ""))
     return f"Highest score: {'; '.join(found)}." if found else ""
+
+
+def highest_h(runs: Sequence[Run]) -> str:
+    """The same for H, whose differences are drawn together, record by record."""
+    found = []
+    for (_, _, data), members in sorted(comparable(runs).items(), reverse=True):
+        cases = editors_cases(members, shared_records(members))
+        parts = {name: harmonic.parts(rows) for name, rows in cases.items() if name != ORIGINAL}
+        values = {name: harmonic.h(of).mean for name, of in parts.items() if of}
+        if len(values) > 1:
+            best = max(values, key=lambda name: round(values[name], 4))
+            others = [name for name in values if name != best]
+            ties = [name for name in others if verdict(harmonic.difference(parts[best], parts[name])) == "tie"]
+            found.append(f"{data} {best}" + (f", tied with {', '.join(ties)}" if ties else ""))
+    return f"Highest H: {'; '.join(found)}." if found else ""
 
 
 def few_shared(runs: Sequence[Run]) -> list[str]:

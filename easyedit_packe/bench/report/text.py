@@ -10,14 +10,14 @@ from ...errors import needs
 from . import paper
 from .environments import provenance
 from .means import FAMILIES, ORIGINAL, tidy
-from .notes import few_shared, highest_score, notes
+from .notes import few_shared, highest_h, highest_score, notes
 from .runs import Run
 from .tables import cost_table, curve_table, main_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TIES = "Tied: the difference of the scores is less than twice the standard error of the paired differences."
+TIES = "Tied: the difference is less than twice the standard error of the paired differences."
 
 
 def markdown(runs: Sequence[Run]) -> str:
@@ -45,9 +45,9 @@ def _section(runs: Sequence[Run], part: pd.DataFrame) -> Iterator[str]:
             compared |= any(paper.NOT_COMPARABLE in cell for cell in table.to_numpy().ravel())
             yield f"{title}. Percent ± standard error."
             yield table_text(table)
-            highest = highest_score(runs, family)
-            tied |= "tied" in highest
-            yield highest
+            highest = [highest_score(runs, family), highest_h(runs) if family == "easyedit" else ""]
+            tied |= any("tied" in line for line in highest)
+            yield " ".join(filter(None, highest))
     if tied:
         yield TIES
     if compared:
