@@ -105,7 +105,15 @@ def test_packe(architecture, name):
     assert_same_weights(here, there)
 
 
-@pytest.mark.parametrize("settings", [{}, {"layers": [1, 2]}, {"micro_batch_size": 4, "null_space": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        pytest.param({"layers": [1, 2]}, marks=pytest.mark.slow),
+        pytest.param({"micro_batch_size": 4, "null_space": 0.0}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_plus_in_a_row_and_in_a_new_process(architecture, settings, tmp_path):
     """Null space, memory and replay on every device; then all that is known is read from a file, and one more."""
     hp, tok = PaCKEPlusHyperParams(**{**PLUS.to_dict(), **settings}), make_tokenizer()
