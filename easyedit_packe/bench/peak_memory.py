@@ -28,6 +28,7 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
     peak.bytes
     """
     peak = Peak()
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         start = torch.cuda.memory_allocated(device)
@@ -42,7 +43,6 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
 
 def _reset() -> bool:
     """Whether the high-water mark is now what is in use."""
-    gc.collect()
     with suppress(OSError, AttributeError):  # another C library than glibc,
         ctypes.CDLL(None).malloc_trim(0)  # which keeps freed pages: what then goes into these would not be seen
     try:

@@ -67,6 +67,7 @@ class Session:
     @contextlib.contextmanager
     def restored(self, seed: int) -> Iterator[None]:
         """No state of an editor goes in or comes out; nor does randomness, nor an edit."""
+        gc.freeze()  # so that what is there now is not looked through anew before each edit
         try:
             with seeded(seed), fresh_state(seed):
                 self._ready_statistics()
@@ -74,6 +75,7 @@ class Session:
                     sample_prefixes(self.model, self.tok, self.hparams)
                 yield
         finally:
+            gc.unfreeze()
             if self.weights.fits(self.model):
                 self.weights.restore(self.model)
 
@@ -173,7 +175,6 @@ class Session:
         """The unedited model, and an editor that knows of no edit."""
         self.weights.restore(self.model)
         forget(self.editor.alg_name)
-        gc.collect()
 
     # --- what goes on elsewhere -----------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ def perplexity(model: PreTrainedModel, tok: Any, text: str) -> float | None:
     """exp of the mean loss per token, in windows; None where it is not finite: the model collapsed."""
     ids = tok(text, return_tensors="pt")["input_ids"][0]
     total, count = 0.0, 0
-    for part in ids.split(WINDOW):
+    for part in ids.split(min(WINDOW, getattr(model.config, "max_position_embeddings", WINDOW))):
         if len(part) < 2:
             continue
         logits = model(part[None].to(model.device)).logits[0, :-1].float()
