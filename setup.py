@@ -60,6 +60,7 @@ setup(
             "hypothesis>=6.100",
             "mypy>=1.14",
             "pytest>=8",
+            "pytest-xdist>=3.6",  # `make test` runs two at a time
             "ruff>=0.12",
             "setuptools>=77",  # builds the wheel that a test installs
         ],
