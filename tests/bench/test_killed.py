@@ -4,6 +4,7 @@ import multiprocessing
 import random
 import signal
 import time
+from multiprocessing import forkserver
 
 import pytest
 
@@ -11,6 +12,7 @@ from easyedit_packe.bench.report import find_runs, markdown
 from easyedit_packe.easyedit.statistics import compute_stats
 from easyedit_packe.model.load import load
 
+from ..conftest import ROOT
 from .killed import go
 from .world import make_world, settings_of
 
@@ -27,9 +29,14 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def processes():
+def processes(world):
+    """Forks of a server that has loaded everything. It finds this module by `PYTHONPATH` alone."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([go.__module__])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        forkserver.ensure_running()
     return context
 
 
@@ -69,11 +76,12 @@ def test_the_report_is_the_same_to_the_byte(world, processes, tmp_path, editor, 
     assert process.exitcode == 0
 
     chance, kills = random.Random(f"{editor} {changes}"), 0
-    for _ in range(KILLS):
-        process, enough = start(killed), rows(killed) + chance.choice([1, 1, 2])
-        while process.is_alive() and rows(killed) < enough:
-            time.sleep(0.002)
-        process.join(chance.uniform(0, 0.05))  # some are killed in an edit, some while a row is measured
+    for k in range(KILLS):
+        process, enough = start(killed), rows(killed) + 1
+        if k % 2:  # soon after a row is there: between rows, or within the next
+            while process.is_alive() and rows(killed) < enough:
+                time.sleep(0.002)
+        process.join(chance.uniform(0, 0.05 if k % 2 else 0.5))  # or while it loads, edits, or saves its state
         process.kill()
         process.join()
         kills += process.exitcode == -signal.SIGKILL
@@ -83,7 +91,7 @@ def test_the_report_is_the_same_to_the_byte(world, processes, tmp_path, editor, 
     process = start(killed)
     process.join()
     assert process.exitcode == 0
-    assert kills >= KILLS - 2  # the last moments may lie after the run's end
+    assert kills >= KILLS // 2  # the last moments may lie after the run's end
     assert markdown(find_runs([killed])) == markdown(find_runs([whole]))
     for file in whole.rglob("*.json*"):
         assert (killed / file.relative_to(whole)).read_bytes() == file.read_bytes(), file
