@@ -61,14 +61,12 @@ def test_a_hyper_parameter_that_is_no_field_is_refused(found, world, editor, nam
 
 
 @pytest.mark.slow
-def test_the_help_shows_every_setting_with_its_default(world):
+def test_the_help_shows_every_setting(world):
     from dataclasses import fields
 
     shown = packe_bench(world, {}, "--help").stdout
     for f in fields(Settings):
-        (line,) = [line for line in shown.splitlines() if line.split()[:1] == [f.name]]
-        if f.name not in ("data_dir", "hparams", "curve"):
-            assert str(f.default if f.default is not None else "null") in line
+        assert len([line for line in shown.splitlines() if line.split()[:1] == [f.name]]) == 1
 
 
 @pytest.mark.slow
