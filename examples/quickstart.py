@@ -227,8 +227,8 @@ def main() -> None:
     console = Console(file=sys.stdout)  # the real one, also while EasyEdit is kept quiet
     console.width = min(console.width, 100)
     console.print(
-        f"Using {easyedit_packe.register()}. This takes about three minutes on two cores; one of them goes into text "
-        "that PaCKE+ lets the model write about nothing in particular, the first time.",
+        f"Using {easyedit_packe.register()}. This takes about two minutes on two cores; the first time, half a minute "
+        "of it goes into text that PaCKE+ lets the model write about nothing in particular.",
         highlight=False,
     )
     exact = run(json.loads(FACTS.read_text(encoding="utf-8")), console)
