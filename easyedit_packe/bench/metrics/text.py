@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 WINDOW = 512
 PARTS = ("whole", "short")
-SHORT = 120
+SHORT = 40
 """Words of each kind that are read where every edit is measured by itself."""
 
 
