@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import random
@@ -154,9 +155,8 @@ class Session:
             return
         for request in requests:
             forget(self.editor.alg_name)  # each is made of the unedited model
-            self.simie.edit(
-                self.model, self.tok, EditRequest.from_dict(request), lambda r=request: self._apply([r], targets)
-            )
+            apply = functools.partial(self._apply, [request], targets)
+            self.simie.edit(self.model, self.tok, EditRequest.from_dict(request), apply)
 
     def _apply(self, requests: list[dict[str, Any]], targets: StoredTargets | None) -> None:
         with contextlib.ExitStack() as stack:

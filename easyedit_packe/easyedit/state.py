@@ -13,12 +13,14 @@ from torch import Tensor
 from . import routed
 from .host import host, swapped
 
-_TEMPLATES = {"CONTEXT_TEMPLATES_CACHE": lambda: None}
-_COVARIANCE = {"COV_CACHE": dict}
-_NULL_SPACE = {"P": lambda: None, "P_loaded": bool, "cache_c": lambda: None, "cache_c_new": bool}
+Globals = dict[str, Callable[[], Any]]
+
+_TEMPLATES: Globals = {"CONTEXT_TEMPLATES_CACHE": lambda: None}
+_COVARIANCE: Globals = {"COV_CACHE": dict}
+_NULL_SPACE: Globals = {"P": lambda: None, "P_loaded": bool, "cache_c": lambda: None, "cache_c_new": bool}
 _WISE = "models.wise.utils"
 """Samples its prefixes in a way of its own."""
-_REMEMBERED: dict[str, dict[str, Callable[[], Any]]] = {
+_REMEMBERED: dict[str, Globals] = {
     "models.rome.rome_main": _TEMPLATES,
     "models.rome.compute_u": {"inv_mom2_cache": dict},
     "models.r_rome.r_rome_main": _TEMPLATES,

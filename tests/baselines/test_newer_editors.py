@@ -1,6 +1,7 @@
 """Editors that only EasyEdit's HEAD has, and SimIE around any editor."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -236,12 +237,8 @@ def test_simie_is_easyedits_own_around_rome():
     with fresh_state():
         for request in (ONE, TWO):
             torch.manual_seed(0)
-            around.edit(
-                ours,
-                make_tokenizer(),
-                EditRequest.from_dict(request),
-                lambda r=request: by_name("ROME", ours, [r], rome),
-            )
+            apply = functools.partial(by_name, "ROME", ours, [request], rome)
+            around.edit(ours, make_tokenizer(), EditRequest.from_dict(request), apply)
     expected = snapshot(theirs)
     changed = weights.changed()
     assert changed
