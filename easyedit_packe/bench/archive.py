@@ -23,6 +23,8 @@ from .store import StoreError, read_json, read_rows
 Row = dict[str, Any]
 
 SUFFIX = ".jsonl.zst"
+UNEDITED_KEY = ("case_id", "generation_measured", "judge")
+"""What tells the rows of an unedited model apart; most have no judge."""
 KINDS = ("run", "edit", "case", "unedited", "unedited_case")
 LEVEL = 19
 """Of compression: a study is packed once and fetched often."""
@@ -100,7 +102,7 @@ def _rows_of(name: str, folder: Path, about: Row) -> Iterator[Row]:
         yield from _ordered("edit", name, read_rows(folder / "edits.jsonl", ("call",)))
         yield from _ordered("case", name, read_rows(folder / "cases.jsonl", ("after", "case_id")))
     else:
-        cases = read_rows(folder / "cases.jsonl", ("case_id", "generation_measured"))
+        cases = read_rows(folder / "cases.jsonl", UNEDITED_KEY)
         yield _line("unedited", name, about)
         yield from _ordered("unedited_case", name, cases)
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tqdm import tqdm
 
 from .data import Probe, Record
-from .metrics import easyedit, free, rome, subject
+from .metrics import easyedit, free, judge, rome, subject
+from .metrics.judge import Judge
 from .metrics.scoring import Scored, first_token_chances, score
 
 if TYPE_CHECKING:
@@ -27,10 +28,12 @@ class Measure:
     Attributes:
         compares: ROME's metrics compare probabilities (CounterFact); otherwise they are accuracies.
         generation: also what the model says freely, which takes most of the time.
+        asks: who says whether that is right; None: nobody.
     """
 
     compares: bool
     generation: bool
+    asks: Judge | None = None
 
     def unedited(self, model: PreTrainedModel, tok: Any, records: Sequence[Record]) -> Iterator[dict[str, Any]]:
         """A row for each record, with what later rows are held against: `kept`, plain values."""
@@ -90,7 +93,14 @@ class Measure:
         return parts, {"locality": said, "distracting": distracting}
 
     def _free(self, model: PreTrainedModel, tok: Any, record: Record) -> dict[str, Any]:
-        return {"free": free.family(model, tok, record)} if self.generation else {}
+        if not self.generation:
+            return {}
+        said = free.answers(model, tok, record)
+        figures = free.family(record, said)
+        if self.asks is None:
+            return {"free": figures}
+        found = judge.verdicts(self.asks, record, said)
+        return {"free": figures | judge.family(found), "judge": self.asks.name, "verdicts": found}
 
 
 def progress(items: Iterable[T], what: str, total: int, unit: str = "record") -> Iterator[T]:

@@ -13,6 +13,7 @@ from .data import FORMATS, Record, read_records
 from .environment import describe
 from .folder import RunFolder
 from .measure import Measure, progress
+from .metrics.judge import Judge
 from .metrics.text import perplexities
 from .plan import Plan, plan
 from .session import Session
@@ -50,7 +51,8 @@ class _Run:
         self.session = Session(editor, settings.model, hparams, settings.device)
         chosen = {k: v for k, v in plain(hparams).items() if k not in LOCAL}
         identity = settings.identity(chosen, self.session.digest)
-        self.measured = Measure(FORMATS[settings.data].compares, settings.generation)
+        judge = Judge(settings.judge, settings.judge_url) if settings.judge else None
+        self.measured = Measure(FORMATS[settings.data].compares, settings.generation, judge)
         about = {"num_records": len(self.records)}
         self.folder = RunFolder(settings.folder, identity, self.plan, about, self.environment)
         self.checkpoint = settings.folder / "state.safetensors"

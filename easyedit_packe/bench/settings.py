@@ -16,6 +16,7 @@ from ..errors import one_of
 from ..model.fetch import DEFAULT_MODEL, SOURCES
 from .data import FORMATS, find_file
 from .editors import BenchError, Editor, find_editor
+from .metrics.judge import check as check_judge
 
 
 @dataclass
@@ -48,6 +49,11 @@ class Settings:
     """consecutive only: edits after which the state is saved for resuming."""
     generation: bool = True
     """Also measure what the model says freely, which takes most of the time of measuring."""
+    judge: str = ""
+    """A model that says whether a free answer is right; empty: none is asked. Its key is that of OPENAI_API_KEY."""
+    judge_url: str | None = None
+    """Its server, any that speaks OpenAI's chat completions (http://localhost:8080/v1); null takes OPENAI_BASE_URL, or
+    else OpenAI's own."""
     share: bool = True
     """Compute target vectors that several editors need of the unedited model once, and keep them in the cache."""
     hparams: dict[str, Any] = field(default_factory=dict)
@@ -82,6 +88,12 @@ class Settings:
                 f"model: {self.model!r} is no folder and no hub name (owner/name); {one_of(self.model, list(SOURCES))}."
             )
         find_file(self.data_dir, self.data)
+        if self.judge:
+            if not self.generation:
+                raise BenchError("judge: it judges free answers; expected generation=true, got generation=false.")
+            check_judge(self.judge_url)
+        elif self.judge_url is not None:
+            raise BenchError(f"judge_url: {self.judge_url!r} is asked nothing without judge=, the model's name there.")
         return self
 
     @classmethod
@@ -135,6 +147,8 @@ class Settings:
         """
         same = ("model", "data", "protocol", "seed", "start", "generation", "curve", "label")
         config = {k: getattr(self, k) for k in same}
+        if self.judge:  # runs from before there were judges have no such entry
+            config["judge"] = self.judge
         if self.protocol == "batch":
             config["batch_size"] = self.batch_size
         if self.protocol in ("consecutive", "epochs"):

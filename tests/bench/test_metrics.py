@@ -146,7 +146,8 @@ def test_questions_are_the_data_sets_own_and_the_fixed_ones():
 )
 def test_free_speech_by_hand(monkeypatch, said, target, exact, begins):
     monkeypatch.setattr(free, "greedy_all", lambda model, tok, prompts, tokens, stops: [said, "Oslo."])
-    found = free.family(None, None, Record(1, "p", "p", target, "", ("q",)))
+    record = Record(1, "p", "p", target, "", ("q",))
+    found = free.family(record, free.answers(None, None, record))
     assert (found["efficacy"], found["efficacy_begins"]) == (exact, begins)
     assert (found["generality"], found["generality_begins"]) == (0, 0)
 

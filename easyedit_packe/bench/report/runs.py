@@ -12,6 +12,9 @@ from typing import Any
 from ..archive import SUFFIX, Row, read, rows
 from ..editors import EDITORS, BenchError
 
+JUDGED_BY = ", judged by "
+"""Behind the protocol in a run's setting; two judges never stand in one column."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -45,9 +48,10 @@ class Run:
     def setting(self) -> str:
         """What must be equal for two runs to stand in one table, besides model and data."""
         protocol, n = self.identity["protocol"], self.about["num_records"]
+        judged = f"{JUDGED_BY}{self.identity['judge']}" if self.identity.get("judge") else ""
         if protocol == "batch":
-            return f"batch of {min(self.identity['batch_size'], n)}"
-        return protocol if protocol == "single" else f"{protocol}, {n} edits"
+            return f"batch of {min(self.identity['batch_size'], n)}{judged}"
+        return (protocol if protocol == "single" else f"{protocol}, {n} edits") + judged
 
     @property
     def last(self) -> int:
@@ -132,7 +136,9 @@ def _assembled(lines: Iterable[Row]) -> list[Run]:
             continue
         beside = parts.get("/".join([*name.split("/")[:-2], "unedited"]), {})
         # A record may have been measured twice, at first without generation.
-        known = sorted(beside.get("unedited_case", []), key=lambda row: bool({"generation", "free"} & row.keys()))
+        judge = kinds["run"][0]["identity"].get("judge")
+        own = [row for row in beside.get("unedited_case", []) if row.get("judge") == judge]
+        known = sorted(own, key=lambda row: bool({"generation", "free"} & row.keys()))
         runs.append(
             Run(
                 name,
