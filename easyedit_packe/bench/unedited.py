@@ -20,19 +20,29 @@ def unedited(
     records: list[Record],
     measure: Measure,
     environment: dict[str, Any],
+    template: str = "",
 ) -> dict[int, dict[str, Any]]:
     """A row for each case; those that are missing, or lack what greedy decoding says where that is asked for, are
     measured now. Rows that a judge has judged are kept beside the others, and are those of runs with this judge only.
 
+    Args:
+        template: the chat template's text around a prompt, where the model is asked through one.
+
     Raises:
-        StoreError: the folder belongs to another model of that name.
+        StoreError: the folder belongs to another model of that name, or to another template.
     """
     with only_one(folder, wait=True):
         rows = Rows(folder / "cases.jsonl", UNEDITED_KEY)
         here, file = short_name(environment), folder / "run.json"
-        about: dict[str, Any] = read_json(file) if file.is_file() else {"model_sha256": session.digest}
+        same = {"model_sha256": session.digest, **({"chat_template": template} if template else {})}
+        about: dict[str, Any] = read_json(file) if file.is_file() else same
         if about["model_sha256"] != session.digest:
             raise StoreError(f"{folder} was measured on another model of that name; take another out=.")
+        if about.get("chat_template", "") != template:
+            raise StoreError(
+                f"{folder} was measured with another chat template ({about.get('chat_template')!r} there, {template!r} "
+                "now); take another out=."
+            )
         if "perplexities" not in about:
             about["perplexities"] = {part: perplexities(session.model, session.tok, part) for part in PARTS}
         about["environments"] = about.get("environments", {}) | {here: environment}

@@ -105,7 +105,7 @@ def test_other_questions_about_the_subject_by_hand():
         patch.setattr(subject, "LIKELIEST", 2)
         kept = subject.before(before)
     assert [row["ids"][0] for row in kept] == [0, 2, 0]
-    found = subject.family(after, kept, target=1)
+    found = subject.family(after, kept, {1})
     assert found["kept"] == pytest.approx(1 / 3)
     assert found["drawn"] == pytest.approx(1 / 3)  # the second; the first was not moved, the third went elsewhere
 
@@ -118,7 +118,7 @@ def test_other_questions_about_the_subject_by_hand():
         part(0.6, 0.2) + part(0.2, 0.1) + part(0.2, 0.7),
     ]
     assert found["kl"] == pytest.approx(sum(expected) / 3, abs=1e-3)
-    same = subject.family(before, kept, target=2)
+    same = subject.family(before, kept, {2})
     assert (same["kept"], same["drawn"]) == (1.0, 0.0)  # that the target was said before is no drawing
     assert same["kl"] == pytest.approx(0, abs=1e-4)
 

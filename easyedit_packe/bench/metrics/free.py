@@ -8,7 +8,7 @@ not asked.
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...model.generation import greedy_all
@@ -21,9 +21,13 @@ TOKENS = 50
 STOPS = (".", "\n")
 
 
-def answers(model: PreTrainedModel, tok: Any, record: Record) -> list[str]:
-    """What the model says after the prompt and after each paraphrase, up to its natural stop."""
-    prompts = [record.prompt, *record.rephrases]
+def answers(model: PreTrainedModel, tok: Any, record: Record, asked: Callable[[str], str] = str) -> list[str]:
+    """What the model says after the prompt and after each paraphrase, up to its natural stop.
+
+    Args:
+        asked: makes of a prompt the text that the model is asked.
+    """
+    prompts = [asked(prompt) for prompt in (record.prompt, *record.rephrases)]
     return [until_stop(text, record.target_new) for text in greedy_all(model, tok, prompts, TOKENS, STOPS)]
 
 
