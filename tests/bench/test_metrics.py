@@ -105,7 +105,7 @@ def test_other_questions_about_the_subject_by_hand():
         patch.setattr(subject, "LIKELIEST", 2)
         kept = subject.before(before)
     assert [row["ids"][0] for row in kept] == [0, 2, 0]
-    found = subject.family(after, kept, target=1)
+    found = subject.family(after, kept, {1})
     assert found["kept"] == pytest.approx(1 / 3)
     assert found["drawn"] == pytest.approx(1 / 3)  # the second; the first was not moved, the third went elsewhere
 
@@ -118,7 +118,7 @@ def test_other_questions_about_the_subject_by_hand():
         part(0.6, 0.2) + part(0.2, 0.1) + part(0.2, 0.7),
     ]
     assert found["kl"] == pytest.approx(sum(expected) / 3, abs=1e-3)
-    same = subject.family(before, kept, target=2)
+    same = subject.family(before, kept, {2})
     assert (same["kept"], same["drawn"]) == (1.0, 0.0)  # that the target was said before is no drawing
     assert same["kl"] == pytest.approx(0, abs=1e-4)
 
@@ -146,7 +146,8 @@ def test_questions_are_the_data_sets_own_and_the_fixed_ones():
 )
 def test_free_speech_by_hand(monkeypatch, said, target, exact, begins):
     monkeypatch.setattr(free, "greedy_all", lambda model, tok, prompts, tokens, stops: [said, "Oslo."])
-    found = free.family(None, None, Record(1, "p", "p", target, "", ("q",)))
+    record = Record(1, "p", "p", target, "", ("q",))
+    found = free.family(record, free.answers(torch.nn.Identity(), None, record))
     assert (found["efficacy"], found["efficacy_begins"]) == (exact, begins)
     assert (found["generality"], found["generality_begins"]) == (0, 0)
 

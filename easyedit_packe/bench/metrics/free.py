@@ -1,12 +1,14 @@
 """What the model says when it speaks freely, as "The Mirage of Model Editing" (arXiv 2502.11177) measures it.
 
-Greedy, at most 50 tokens, up to a full stop, a line's end or the end token; then an exact match. Under teacher forcing
-a model is shown the answer so far, and how the answer would go on is not asked.
+Greedy, at most 50 tokens, up to a full stop, a line's end or the end token; then an exact match, and, where one is
+there, a judge (`judge`). Under teacher forcing a model is shown the answer so far, and how the answer would go on is
+not asked.
 """
 
 from __future__ import annotations
 
 import string
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...easyedit import routed
@@ -20,33 +22,44 @@ TOKENS = 50
 STOPS = (".", "\n")
 
 
-def family(model: PreTrainedModel, tok: Any, record: Record) -> dict[str, float]:
+def answers(model: PreTrainedModel, tok: Any, record: Record, asked: Callable[[str], str] = str) -> list[str]:
+    """What the model says after the prompt and after each paraphrase, up to its natural stop.
+
+    Args:
+        asked: makes of a prompt the text that the model is asked.
+    """
+    prompts = [asked(prompt) for prompt in (record.prompt, *record.rephrases)]
+    return [until_stop(text, record.target_new) for text in _continued(model, tok, prompts)]
+
+
+def family(record: Record, said: Sequence[str]) -> dict[str, float]:
     """After the prompt (efficacy) and after all paraphrases (generality).
+
+    Args:
+        said: of `answers`.
 
     Returns:
         efficacy, generality: the answer is the target, apart from case, punctuation and articles.
         efficacy_begins, generality_begins: the answer begins with the target's words.
     """
-    prompts = [record.prompt, *record.rephrases]
-    said = [until_stop(text, record.target_new) for text in _answers(model, tok, prompts)]
     parts = {"efficacy": said[:1], "generality": said[1:]}
     values = {}
-    for name, answers in parts.items():
-        if answers:
-            values[name] = sum(words(a) == words(record.target_new) for a in answers) / len(answers)
-            values[f"{name}_begins"] = sum(begins_with(a, record.target_new) for a in answers) / len(answers)
+    for name, part in parts.items():
+        if part:
+            values[name] = sum(words(a) == words(record.target_new) for a in part) / len(part)
+            values[f"{name}_begins"] = sum(begins_with(a, record.target_new) for a in part) / len(part)
     return values
 
 
-def _answers(model: PreTrainedModel, tok: Any, prompts: list[str]) -> list[str]:
+def _continued(model: PreTrainedModel, tok: Any, prompts: list[str]) -> list[str]:
     """What the model says after each prompt; after each by itself where a router in it looks at all that it sees."""
     if not routed.adapters(model):
         return greedy_all(model, tok, prompts, TOKENS, STOPS)
-    answers = []
+    said = []
     for prompt in prompts:
         routed.ask_at(model, -1)
-        answers += greedy_all(model, tok, [prompt], TOKENS, STOPS)
-    return answers
+        said += greedy_all(model, tok, [prompt], TOKENS, STOPS)
+    return said
 
 
 def until_stop(text: str, target: str) -> str:
