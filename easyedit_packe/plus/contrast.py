@@ -26,8 +26,13 @@ def contrasts(requests: Sequence[EditRequest], hparams: PaCKEPlusHyperParams) ->
     rng, found = random.Random(hparams.seed), []
     for request in filter(has_subject, requests):
         for i, name in enumerate(rng.sample(NAMES, min(hparams.contrast_names, len(NAMES)))):
+            # each in the words of one text of every kind in which the target is asked for
             other = of_another(request, name)
-            found += [other, *in_other_orders(other, len(ORDERS))[i % len(ORDERS) :][: 1 if hparams.orders else 0]]
+            found.append(other)
+            if hparams.orders:
+                found.append(in_other_orders(other, len(ORDERS))[i % min(hparams.orders, len(ORDERS))])
+            if hparams.subject_contexts:
+                found.append(about_subject(other, FRAGMENTS[i % min(hparams.subject_contexts, len(FRAGMENTS))]))
         free = RELATIONS + FRAGMENTS[hparams.subject_contexts :]  # the others are where the target is asked for
         wanted = min(hparams.contrast_relations, len(free))
         found += [about_subject(request, relation) for relation in rng.sample(free, wanted)]

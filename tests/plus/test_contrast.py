@@ -41,13 +41,17 @@ def test_the_same_question_about_another():
 def test_other_subjects_and_other_relations():
     hp = PaCKEPlusHyperParams(**WIDE)
     texts = contrasts([ASKED], hp)
-    assert len(texts) == 3 * 2 + 2
-    assert all(t.subject in NAMES and "author of" in t.prompt and "Grey" not in t.prompt for t in texts[:6])
+    assert len(texts) == 3 * 3 + 2
+    assert all(t.subject in NAMES and t.subject in t.prompt and "Grey" not in t.prompt for t in texts[:9])
+    assert ["author of" in t.prompt for t in texts[:9]] == [True, True, False] * 3
+    assert [t.prompt for t in texts[2:9:3]] == [
+        f.format(t.subject) for f, t in zip((*FRAGMENTS[:2], FRAGMENTS[0]), texts[::3], strict=False)
+    ]
     asked_for = {f.format("Grey Tides") for f in FRAGMENTS[: hp.subject_contexts]}
-    assert all(t.subject == "Grey Tides" and t.prompt not in asked_for for t in texts[6:])
+    assert all(t.subject == "Grey Tides" and t.prompt not in asked_for for t in texts[9:])
     assert contrasts([ASKED], hp) == texts
     assert contrasts([EditRequest("Who plays", "the piano")], hp) == []
-    assert len(contrasts([ASKED], PaCKEPlusHyperParams(**{**WIDE, "contrast_relations": 1000}))) == 6 + len(
+    assert len(contrasts([ASKED], PaCKEPlusHyperParams(**{**WIDE, "contrast_relations": 1000}))) == 9 + len(
         RELATIONS
     ) + len(FRAGMENTS[hp.subject_contexts :])
 
