@@ -53,6 +53,25 @@ def test_on_a_tiny_model(data, tmp_path, monkeypatch, found):
     check(main(kind, ["--data_dir", str(file), *options]), tmp_path / "out")
 
 
+def test_of_one_record_in_a_row(data, tmp_path, monkeypatch, found, capsys):
+    """No standard error, which JSON has no number for; and the help says when EasyEdit measures."""
+    kind, _, file = data
+    monkeypatch.setattr(
+        "easyedit_packe.registry.load", lambda name, **options: (make_model("llama"), make_tokenizer("left"))
+    )
+    hparams = PaCKEHyperParams(num_critical_paths=8, lr=1e-2, num_steps=2, device="cpu", model_name="tiny")
+    OmegaConf.save(OmegaConf.create(hparams.to_dict()), tmp_path / "tiny.yaml")
+    options = ["--hparams_dir", str(tmp_path / "tiny.yaml"), "--metrics_save_dir", str(tmp_path / "out")]
+    main(kind, ["--data_dir", str(file), "--ds_size", "1", "--sequential_edit", *options])
+    text = (tmp_path / "out" / "summary.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["efficacy_se"] is None
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(kind, ["--help"])
+    assert "EasyEdit measures each right after it is made" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.slow
 def test_as_a_script_on_the_real_model(data, tmp_path):
     _, script, file = data
