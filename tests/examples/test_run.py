@@ -44,7 +44,7 @@ def check(summary, folder):
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch, found):
-    """Options that name hyper-parameters whose model is a tiny one, made beforehand: devices are bridged while loading."""
+    """Options that name a tiny model. It is made beforehand: while EasyEdit loads, devices are bridged."""
     loaded = make_model("llama"), make_tokenizer("left")
     monkeypatch.setattr("easyedit_packe.registry.load", lambda name, **options: loaded)
     hparams = PaCKEHyperParams(num_critical_paths=8, lr=1e-2, num_steps=20, device="cpu", model_name="tiny")
