@@ -31,6 +31,9 @@ OWN: dict[str, Callable[..., Any]] = {"PaCKE": apply_packe_to_model, "PaCKE+": a
 ONE_RELEASE_ONLY = {"objective_optimization", "lora_type", "fp16"}
 """Settings of EasyEdit's own editors that HEAD has and the PyPI release refuses."""
 
+ONLY_HEAD = {"GRACE", "WISE", "ULTRAEDIT", "SPHERE"}
+"""Editors that this package compares with and does not bring along."""
+
 _MARK = "__packe__"
 _METHODS = ("edit", "batch_edit", "edit_requests", "normal_edit", "generate_edit", "edit_dataset")
 
@@ -70,18 +73,29 @@ def hparams_class(alg_name: str) -> type:
     Raises:
         EasyEditError: this EasyEdit has no such editor; the message names the nearest.
     """
-    _, found = import_easyeditor()
+    reason = missing_editor(alg_name)
+    if reason:
+        raise EasyEditError(reason)
     if alg_name in OWN:
         return HyperParams.algorithms[alg_name]
-    known = parts.alg_dict()
-    if alg_name in _missing(known):
+    if alg_name in _missing(parts.alg_dict()):
         return baselines.baseline(alg_name)[1]
-    classes = parts.hparams_classes()
-    if alg_name in known and alg_name.replace("_", "-").lower() in classes:
-        return classes[alg_name.replace("_", "-").lower()]
-    raise EasyEditError(
-        f"{found} has no text editor {alg_name!r}; {one_of(alg_name, sorted({*known, *_missing(known), *OWN}))}."
-    )
+    return parts.hparams_classes()[_class_name(alg_name)]
+
+
+def missing_editor(alg_name: str) -> str:
+    """Why there is no such editor here, and what to do; empty where there is one."""
+    _, found = import_easyeditor()
+    known = parts.alg_dict()
+    if alg_name in {*OWN, *_missing(known)} or (alg_name in known and _class_name(alg_name) in parts.hparams_classes()):
+        return ""
+    if alg_name in ONLY_HEAD:
+        return f"{found} has no {alg_name}; set EASYEDIT_HOME to a checkout of EasyEdit's HEAD, which has it."
+    return f"{found} has no text editor {alg_name!r}; {one_of(alg_name, sorted({*known, *_missing(known), *OWN}))}."
+
+
+def _class_name(alg_name: str) -> str:
+    return alg_name.replace("_", "-").lower()
 
 
 def load_hparams(alg_name: str, name_or_path: str | Path) -> Any:
@@ -101,6 +115,8 @@ def load_hparams(alg_name: str, name_or_path: str | Path) -> Any:
     if issubclass(cls, HyperParams):
         return cls.from_hparams(path)
     known = {f.name for f in fields(cast(Any, cls))}
+    if "act_margin" in config and "act_margin" not in known:  # how WISE's YAML writes three of its fields
+        config |= dict(zip(("alpha", "beta", "gamma"), config.pop("act_margin"), strict=True))
     return build(cls, {k: v for k, v in config.items() if k in known or k not in ONE_RELEASE_ONLY}, str(path))
 
 

@@ -33,7 +33,12 @@ _OPTIMISED_BY = (
 """Hyper-parameters that a target vector depends on."""
 
 _SAME = {
-    "memit": ("models.memit.memit_main", "models.emmet.emmet_main", "models.alphaedit.AlphaEdit_main"),
+    "memit": (
+        "models.memit.memit_main",
+        "models.emmet.emmet_main",
+        "models.alphaedit.AlphaEdit_main",
+        "models.SPHERE.SPHERE_main",
+    ),
     "rome": ("models.rome.rome_main",),
     "pmet": ("models.pmet.pmet_main",),
 }
@@ -45,8 +50,8 @@ _UNUSED = {"memit": {"mlp_module_tmp", "attn_module_tmp", "nll_loss_factor"}, "r
 def shared_targets(store: Store) -> Iterator[None]:
     """Inside, target vectors come from `store`, and go there when they are new.
 
-    MEMIT, EMMET, AlphaEdit, PRUNE and RECT share theirs, where layer, prefixes and settings of the search agree.
-    ROME's and PMET's are kept too, each under its own key.
+    MEMIT, EMMET, AlphaEdit, SPHERE, PRUNE and RECT share theirs, where layer, prefixes and settings of the search
+    agree. ROME's and PMET's are kept too, each under its own key.
 
     Only for a model that is not edited between calls: the key knows the model's name, not its weights.
 

@@ -81,6 +81,11 @@ def _all_editors(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     asked = [p for a in arguments if a.startswith("protocol=") for p in a.partition("=")[2].split(",")] or ["single"]
     able = [e.name for e in EDITORS.values() if not any(p in e.cannot for p in asked if p in PROTOCOLS)]
+    absent = {name: EDITORS[name].absent() for name in able}
+    for name, reason in absent.items():
+        if reason:
+            typer.echo(f"packe bench: without {name}: {reason}", err=True)
+    able = [name for name in able if not absent[name]]
     rest = [a for a in arguments if a not in ("editor=all", "-m", "--multirun")]
     return ["--multirun", f"editor={','.join(able)}", *rest]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import HyperParamsError, PaCKEError, RequestError, one_of
-from ..registry import load_hparams
+from ..registry import load_hparams, missing_editor
+from . import simie
 from .data import Record
 
 PROTOCOLS = ("single", "batch", "consecutive", "epochs")
@@ -32,6 +33,7 @@ class Editor:
         needs_subject: it looks for the subject in the prompt.
         refuses: what it raises for a request that it cannot take; anything else is a failure, and stops a run.
         folder: of its shipped YAML files under `hparams/`.
+        simie: inside SimIE, which makes any editor one for many edits in a row.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Editor:
     needs_subject: bool = True
     refuses: tuple[type[Exception], ...] = (RequestError,)
     folder: str = ""
+    simie: bool = False
 
     def takes(self, record: Record) -> bool:
         """Whether the record has what the editor looks for."""
@@ -55,6 +58,10 @@ class Editor:
                 f"{self.name} has no protocol {protocol!r}: {self.cannot[protocol]}; editors that have it: {able}."
             )
 
+    def absent(self) -> str:
+        """Why it is not there: the installed EasyEdit has none; empty where it is."""
+        return missing_editor(self.alg_name)
+
     def load_hparams(self, model: str, hparams_file: str | None, overrides: dict[str, Any]) -> Any:
         """Hyper-parameters of EasyEdit's class, with single fields changed.
 
@@ -68,6 +75,7 @@ class Editor:
                 f"{name}: alg_name: expected {self.alg_name!r} for the editor {self.name}, got {hparams.alg_name!r}; "
                 f"give hparams_file a file of hparams/{self.folder or self.alg_name}/."
             )
+        hparams = simie.settings(hparams, name) if self.simie else hparams
         known = {f.name for f in dataclasses.fields(hparams)}
         for key, value in overrides.items():
             if key not in known:
@@ -76,6 +84,7 @@ class Editor:
         return dataclasses.replace(hparams)  # checks the changed fields
 
 
+_ROUTER = "it adds one fact at a time to its router"
 _SEVERAL = {"epochs": _NO_EPOCHS}
 _SINGLE = {"batch": _ONE_FACT, "epochs": _NO_EPOCHS}
 EDITORS = {
@@ -92,20 +101,31 @@ EDITORS = {
         Editor("PRUNE", "PRUNE", _SEVERAL),
         Editor("RECT", "RECT", _SEVERAL),
         Editor("AlphaEdit", "AlphaEdit", _SEVERAL),
+        Editor("SPHERE", "SPHERE", _SEVERAL),
+        Editor("UltraEdit", "ULTRAEDIT", _SEVERAL, needs_subject=False, folder="UltraEdit"),
+        Editor("GRACE", "GRACE", {**_SINGLE, "batch": _ROUTER}, needs_subject=False),
+        Editor("WISE", "WISE", {**_SINGLE, "batch": _ROUTER}, needs_subject=False),
+        Editor("SimIE-ROME", "ROME", _SINGLE, simie=True),
         Editor("PaCKE", "PaCKE", {}, needs_subject=False),
         Editor("PaCKE+", "PaCKE+", {"epochs": _NO_EPOCHS}, needs_subject=False),
     )
 }
 """In the order of the tables."""
 
+_SIMIE = "SimIE-"
+
 
 def find_editor(name: str) -> Editor:
-    """The editor of that name, in any case.
+    """The editor of that name, in any case; "SimIE-" before any other's name puts that one inside SimIE.
 
     Raises:
         BenchError: unknown; the message names the nearest.
     """
+    asked = str(name).lower()
     for known, editor in EDITORS.items():
-        if known.lower() == str(name).lower():
+        if known.lower() == asked:
             return editor
+    if asked.startswith(_SIMIE.lower()):
+        inner = find_editor(str(name)[len(_SIMIE) :])
+        return dataclasses.replace(inner, name=_SIMIE + inner.name, cannot=_SINGLE, simie=True)
     raise BenchError(f"editor: {one_of(name, list(EDITORS))}; got {name!r}.")

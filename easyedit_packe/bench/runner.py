@@ -90,7 +90,8 @@ class _Run:
         self.checkpoint.unlink(missing_ok=True)
 
     def edit(self, call: int) -> None:
-        records, share = self.plan.calls[call], self.settings.share and self.plan.rollback
+        of_unedited = self.plan.rollback or self.session.simie is not None
+        records, share = self.plan.calls[call], self.settings.share and of_unedited
         made = self.session.edit(records, self.settings.seed + call, share)
         if call + 1 in self.plan.measure_after:
             # Where each edit is measured by itself, the whole text would take longer than most edits.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import random
@@ -20,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..baselines import shared_targets
 from ..cache import written_whole
-from ..easyedit import bridged
+from ..easyedit import bridged, routed
 from ..easyedit.state import carried, carry, forget, fresh_state, sample_prefixes
 from ..easyedit.statistics import compute_stats, missing_stats, stats_files
 from ..model.bits import weights_digest
@@ -29,9 +30,11 @@ from ..model.fetch import SOURCES
 from ..model.load import load
 from ..plus.state import EditMemory
 from ..registry import OWN, apply_function
+from ..requests import EditRequest
 from .data import Record
 from .editors import BenchError, Editor
 from .peak_memory import peak_memory
+from .simie import SimIE
 from .stored_targets import StoredTargets
 from .through_easyedit import quiet
 from .weights import Weights
@@ -56,6 +59,7 @@ class Session:
         self.weights = Weights(self.model)
         self.digest = weights_digest(self.model)
         self.apply = apply_function(editor.alg_name)
+        self.simie = SimIE(self.weights, hparams.lamHyper) if editor.simie else None
 
     def _load(self) -> None:
         transformers_logging.disable_progress_bar()
@@ -76,8 +80,7 @@ class Session:
                 yield
         finally:
             gc.unfreeze()
-            if self.weights.fits(self.model):
-                self.weights.restore(self.model)
+            self.weights.restore(self.model)
 
     def _ready_statistics(self) -> None:
         """Second moments for those editors that need them; of a model that `packe model fetch` knows, made here."""
@@ -118,7 +121,8 @@ class Session:
         refused = {r.case_id: "the prompt lacks its subject" for r in records if not self.editor.takes(r)}
         able = [r for r in records if r.case_id not in refused]
         targets = StoredTargets(self.digest) if share else None
-        before = {n: p.clone() for n, p in self.weights.changed(self.model).items()}, carried(self.editor.alg_name)
+        sees = self.editor.alg_name == "PaCKE+" and self.simie is None  # by itself, which edits are left
+        before = {n: p.clone() for n, p in self.weights.changed().items()}, {} if sees else self.state()
         with peak_memory(self.model.device) as peak, seeded(seed):
             start = time.perf_counter()
             try:
@@ -141,11 +145,20 @@ class Session:
             "refused": refused,
             "seconds": seconds,
             "memory_bytes": None if targets is not None and targets.asked else peak.bytes,
-            "weights_changed": self.weights.count_changed(self.model),
-            "norm_growth": self.weights.growth(self.model),
+            "weights_changed": self.weights.count_changed(),
+            "norm_growth": self.weights.growth(),
         }
 
     def _call(self, requests: list[dict[str, Any]], targets: StoredTargets | None) -> None:
+        if self.simie is None:
+            self._apply(requests, targets)
+            return
+        for request in requests:
+            forget(self.editor.alg_name)  # each is made of the unedited model
+            apply = functools.partial(self._apply, [request], targets)
+            self.simie.edit(self.model, self.tok, EditRequest.from_dict(request), apply)
+
+    def _apply(self, requests: list[dict[str, Any]], targets: StoredTargets | None) -> None:
         with contextlib.ExitStack() as stack:
             if targets is not None:
                 stack.enter_context(shared_targets(targets))
@@ -157,7 +170,8 @@ class Session:
                 copy=False, return_orig_weights=True, keep_original_weight=True,
             )  # fmt: skip
         # LoRA comes back as an adapter around the model, whose weights are the edit, and leaves checkpointing on.
-        self.model = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+        model = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+        self.model = routed.unwrapped(model)
         if self.model.is_gradient_checkpointing:
             self.model.gradient_checkpointing_disable()
             self.model.disable_input_require_grads()
@@ -166,34 +180,40 @@ class Session:
 
     def _take_back(self, changed: dict[str, Tensor], state: dict[str, Tensor]) -> None:
         """After an exception: the weights and the editor's state from before the call."""
-        if not self.weights.fits(self.model):
-            self._load()
+        vars(self.model).pop("peft_config", None)  # or LoRA would take the next edit for a further one
         self.weights.load(self.model, changed)
-        carry(self.editor.alg_name, state)  # PaCKE+'s sees by itself which edits are left
+        if state or self.editor.alg_name != "PaCKE+":
+            self.go_on_from(state)
 
     def roll_back(self) -> None:
         """The unedited model, and an editor that knows of no edit."""
         self.weights.restore(self.model)
         forget(self.editor.alg_name)
+        if self.simie is not None:
+            self.simie.sums.clear()
 
     # --- what goes on elsewhere -----------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
         """What the editor knows from earlier edits."""
+        if self.simie is not None:
+            return self.simie.tensors()
         if self.editor.alg_name == "PaCKE+":
             return EditMemory.of(self.model).tensors()
-        return carried(self.editor.alg_name)
+        return carried(self.editor.alg_name) | routed.state(self.model)
 
     def go_on_from(self, state: dict[str, Tensor]) -> None:
         """What `state` gave, for a model that holds the edits."""
-        if self.editor.alg_name == "PaCKE+":
+        if self.simie is not None:
+            self.simie.load(state)
+        elif self.editor.alg_name == "PaCKE+":
             EditMemory.restore(self.model, state)
         else:
-            carry(self.editor.alg_name, state)
+            carry(self.editor.alg_name, routed.put_back(self.model, self.hparams, state))
 
     def save(self, file: Path, done: int) -> None:
         """The weights that differ from the unedited model, and the editor's state."""
-        tensors = {f"weight:{n}": p.cpu().contiguous() for n, p in self.weights.changed(self.model).items()}
+        tensors = {f"weight:{n}": p.cpu().contiguous() for n, p in self.weights.changed().items()}
         tensors |= {f"state:{n}": t.cpu().contiguous() for n, t in self.state().items()}
         with written_whole(file) as part:
             save_file(tensors, part, metadata={"done": str(done)})

@@ -10,11 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import routed
 from .host import host, swapped
 
-_TEMPLATES = {"CONTEXT_TEMPLATES_CACHE": lambda: None}
-_COVARIANCE = {"COV_CACHE": dict}
-_REMEMBERED: dict[str, dict[str, Callable[[], Any]]] = {
+Globals = dict[str, Callable[[], Any]]
+
+_TEMPLATES: Globals = {"CONTEXT_TEMPLATES_CACHE": lambda: None}
+_COVARIANCE: Globals = {"COV_CACHE": dict}
+_NULL_SPACE: Globals = {"P": lambda: None, "P_loaded": bool, "cache_c": lambda: None, "cache_c_new": bool}
+_WISE = "models.wise.utils"
+"""Samples its prefixes in a way of its own."""
+_REMEMBERED: dict[str, Globals] = {
     "models.rome.rome_main": _TEMPLATES,
     "models.rome.compute_u": {"inv_mom2_cache": dict},
     "models.r_rome.r_rome_main": _TEMPLATES,
@@ -22,18 +28,29 @@ _REMEMBERED: dict[str, dict[str, Callable[[], Any]]] = {
     "models.memit.memit_main": _TEMPLATES | _COVARIANCE,
     "models.emmet.emmet_main": _TEMPLATES | _COVARIANCE,
     "models.pmet.pmet_main": _TEMPLATES | _COVARIANCE | {"KZ_CACHE": dict},
-    "models.alphaedit.AlphaEdit_main": _TEMPLATES
-    | _COVARIANCE
-    | {"P": lambda: None, "P_loaded": bool, "cache_c": lambda: None, "cache_c_new": bool},
+    "models.alphaedit.AlphaEdit_main": _TEMPLATES | _COVARIANCE | _NULL_SPACE,
+    "models.SPHERE.SPHERE_main": _TEMPLATES | _COVARIANCE | _NULL_SPACE,
+    _WISE: _TEMPLATES,
+    "models.wise.WISE": {"edit_history": list, "merge_group_edit_history": list},
 }
 """Module of EasyEdit -> its globals that outlive an edit, and their value in a fresh process."""
 
+_SUMS_KEYS = {"AlphaEdit": "models.alphaedit.AlphaEdit_main", "SPHERE": "models.SPHERE.SPHERE_main"}
+"""Editors of EasyEdit that add up the keys of past edits, in the global `cache_c` of their module."""
+
 _accumulated: dict[str, dict[str, Tensor]] = {}
+_runs: list[int] = []
+"""Seeds of the runs that are going on, the innermost last."""
 
 
 def accumulated(alg_name: str) -> dict[str, Tensor]:
     """What an editor of this package carries from one call to the next; empty at the start of a run."""
     return _accumulated.setdefault(alg_name, {})
+
+
+def lasting(alg_name: str) -> dict[str, Tensor] | None:
+    """`accumulated`, but None outside a run, where nothing says when an editor shall forget."""
+    return accumulated(alg_name) if _runs else None
 
 
 def forget(alg_name: str) -> None:
@@ -42,15 +59,20 @@ def forget(alg_name: str) -> None:
     Between independent edits call this; between consecutive ones do not. Other editors carry nothing.
     """
     accumulated(alg_name).clear()
-    if alg_name == "AlphaEdit":
-        module = host("models.alphaedit.AlphaEdit_main")
-        if module is not None:
-            module.cache_c_new = False
+    module = _summing(alg_name)
+    if module is not None:
+        module.cache_c_new = False
+    if alg_name == "WISE":
+        routed.forget()
+
+
+def _summing(alg_name: str) -> Any:
+    return host(_SUMS_KEYS[alg_name]) if alg_name in _SUMS_KEYS else None
 
 
 def carried(alg_name: str) -> dict[str, Tensor]:
     """What the editor's next consecutive edit will need of those before it, to be saved with the model's weights."""
-    module = host("models.alphaedit.AlphaEdit_main") if alg_name == "AlphaEdit" else None
+    module = _summing(alg_name)
     if module is not None and module.cache_c_new:
         return {"cache_c": module.cache_c.clone()}
     return dict(accumulated(alg_name))
@@ -59,7 +81,7 @@ def carried(alg_name: str) -> dict[str, Tensor]:
 def carry(alg_name: str, tensors: Mapping[str, Tensor]) -> None:
     """Go on from what `carried` gave."""
     forget(alg_name)
-    module = host("models.alphaedit.AlphaEdit_main") if alg_name == "AlphaEdit" else None
+    module = _summing(alg_name)
     if module is not None and tensors:
         module.cache_c, module.cache_c_new = tensors["cache_c"].clone(), True
     elif tensors:
@@ -84,6 +106,8 @@ def fresh_state(seed: int = 0) -> Iterator[None]:
                 stack.enter_context(swapped(module, generate_fast=_seeded(module.generate_fast, seed)))
         kept = dict(_accumulated)
         _accumulated.clear()
+        _runs.append(seed)
+        stack.callback(_runs.pop)
         stack.callback(_accumulated.update, kept)
         stack.callback(_accumulated.clear)
         yield
@@ -95,10 +119,12 @@ def sample_prefixes(model: Any, tok: Any, hparams: Any) -> None:
     An editor samples them at its first edit. A run of consecutive edits that is resumed would take them from an edited
     model; so a run samples them before it edits anything. Call it inside `fresh_state` and `bridged`.
     """
+    if getattr(hparams, "alg_name", "") == "WISE":
+        return routed.sample_wise_prefixes(model, tok, hparams)
     lengths = getattr(hparams, "context_template_length_params", None)
     if not lengths and not hasattr(hparams, "layer_selection"):
         return
-    for path in _REMEMBERED:
+    for path in _REMEMBERED.keys() - {_WISE}:
         module = host(path) if ("rome" in path) == bool(lengths) else None
         if module is not None and hasattr(module, "get_context_templates"):
             module.get_context_templates(model, tok, *([lengths] if lengths else []))

@@ -284,19 +284,26 @@ def baseline(world, tmp_path, monkeypatch):
     return baseline
 
 
+def present(name):
+    if EDITORS[name].absent():
+        pytest.skip("the installed EasyEdit has no such editor")
+
+
 @pytest.mark.parametrize("name", [n for n in EDITORS if not n.startswith("PaCKE")])
 def test_every_editor_runs_through_the_benchmark(baseline, name):
+    present(name)
     for protocol in ("single", "batch"):
         if protocol in EDITORS[name].cannot:
             continue
         (one,) = find_runs([run(baseline(name, protocol=protocol))])
         assert (len(one.final), one.refused) == (4, {})
-        assert all(e["weights_changed"] > 0 for e in one.edits)
+        assert all((e["weights_changed"] > 0) is (name not in ("GRACE", "WISE")) for e in one.edits)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["AlphaEdit", "PRUNE", "PaCKE+"])
+@pytest.mark.parametrize("name", ["AlphaEdit", "PRUNE", "PaCKE+", "SPHERE", "UltraEdit", "GRACE", "WISE", "SimIE-ROME"])
 def test_what_an_editor_carries_is_resumed_with_it(baseline, name, monkeypatch):
+    present(name)
     whole = rows(run(baseline(name, protocol="consecutive", n=5)), "cases.jsonl")
     real, calls = session.apply_function, []
 
@@ -320,8 +327,9 @@ def test_what_an_editor_carries_is_resumed_with_it(baseline, name, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["AlphaEdit", "MEMIT"])
+@pytest.mark.parametrize("name", ["AlphaEdit", "MEMIT", "SPHERE", "UltraEdit", "GRACE", "WISE", "SimIE-ROME"])
 def test_runs_in_one_process_do_not_touch_each_other(baseline, name):
+    present(name)
     first = rows(run(baseline(name, share=False)), "cases.jsonl")
     run(baseline(name, protocol="consecutive", share=False))
     again = run(baseline(name, label="again", share=False))

@@ -5,6 +5,8 @@ import json
 
 import yaml
 
+from easyedit_packe.bench.editors import EDITORS
+
 from ..baselines.test_baselines import settings as tiny_settings
 from ..conftest import make_model, make_tokenizer
 
@@ -36,7 +38,7 @@ def make_world(folder):
 def hparams_file(folder, editor):
     """A YAML file of that editor's hyper-parameters."""
     own = {"PaCKE": PACKE, "PaCKE+": PLUS}
-    values = own.get(editor) or dataclasses.asdict(tiny_settings("FT" if editor == "FT-C" else editor))
+    values = own.get(editor) or dataclasses.asdict(tiny_settings(EDITORS[editor].alg_name))
     path = folder / f"{editor}.yaml"
     path.write_text(yaml.safe_dump(values))
     return path

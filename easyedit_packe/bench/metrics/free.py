@@ -9,6 +9,7 @@ from __future__ import annotations
 import string
 from typing import TYPE_CHECKING, Any
 
+from ...easyedit import routed
 from ...model.generation import greedy_all
 from ..data import Record
 
@@ -27,7 +28,7 @@ def family(model: PreTrainedModel, tok: Any, record: Record) -> dict[str, float]
         efficacy_begins, generality_begins: the answer begins with the target's words.
     """
     prompts = [record.prompt, *record.rephrases]
-    said = [until_stop(text, record.target_new) for text in greedy_all(model, tok, prompts, TOKENS, STOPS)]
+    said = [until_stop(text, record.target_new) for text in _answers(model, tok, prompts)]
     parts = {"efficacy": said[:1], "generality": said[1:]}
     values = {}
     for name, answers in parts.items():
@@ -35,6 +36,17 @@ def family(model: PreTrainedModel, tok: Any, record: Record) -> dict[str, float]
             values[name] = sum(words(a) == words(record.target_new) for a in answers) / len(answers)
             values[f"{name}_begins"] = sum(begins_with(a, record.target_new) for a in answers) / len(answers)
     return values
+
+
+def _answers(model: PreTrainedModel, tok: Any, prompts: list[str]) -> list[str]:
+    """What the model says after each prompt; after each by itself where a router in it looks at all that it sees."""
+    if not routed.adapters(model):
+        return greedy_all(model, tok, prompts, TOKENS, STOPS)
+    answers = []
+    for prompt in prompts:
+        routed.ask_at(model, -1)
+        answers += greedy_all(model, tok, [prompt], TOKENS, STOPS)
+    return answers
 
 
 def until_stop(text: str, target: str) -> str:

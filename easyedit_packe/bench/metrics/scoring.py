@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
+from ...easyedit import routed
 from ...model.forward import answer_logits
 from ...requests import EditRequest, Encoded, collate, encode
 
@@ -47,7 +48,7 @@ def score(model: PreTrainedModel, tok: Any, pairs: Sequence[tuple[str, str]]) ->
     """
     encoded = [encode(tok, [EditRequest(p, a.strip())])[0] if a.strip() else _next(tok, p) for p, a in pairs]
     found: dict[int, Scored] = {}
-    for piece in batches([len(e.ids) for e in encoded]):
+    for piece in _pieces(model, encoded):
         batch = collate([encoded[i] for i in piece], model.device)
         logits = answer_logits(model, batch)
         targets = batch.targets.to(logits.device)
@@ -65,7 +66,7 @@ def first_token_chances(model: PreTrainedModel, tok: Any, prompts: Sequence[str]
     """Log-probabilities of the first token after each prompt [N, V], float32, on the CPU."""
     encoded = [_next(tok, p) for p in prompts]
     found: dict[int, torch.Tensor] = {}
-    for piece in batches([len(e.ids) for e in encoded]):
+    for piece in _pieces(model, encoded):
         batch = collate([encoded[i] for i in piece], model.device)
         logits = answer_logits(model, batch).float().log_softmax(-1).cpu()
         found |= dict(zip(piece, logits, strict=True))
@@ -76,6 +77,16 @@ def _next(tok: Any, prompt: str) -> Encoded:
     """A prompt with a token behind it, which is not looked at: what is asked is what the model says in its place."""
     ids = torch.tensor(tok(prompt)["input_ids"])
     return Encoded(torch.cat([ids, ids[:1]]), len(ids))
+
+
+def _pieces(model: PreTrainedModel, encoded: Sequence[Encoded]) -> Iterator[list[int]]:
+    """Indices of texts that run together; each by itself where a router in the model looks at all that it sees."""
+    if not routed.adapters(model):
+        yield from batches([len(e.ids) for e in encoded])
+        return
+    for i, e in enumerate(encoded):
+        routed.ask_at(model, e.answer_start - 1)
+        yield [i]
 
 
 def batches(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
+from ...easyedit import routed
 from ..content.held_out import held_out
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def perplexity(model: PreTrainedModel, tok: Any, text: str) -> float | None:
     for part in ids.split(min(WINDOW, getattr(model.config, "max_position_embeddings", WINDOW))):
         if len(part) < 2:
             continue
+        routed.ask_at(model, -1)
         logits = model(part[None].to(model.device)).logits[0, :-1].float()
         total += F.cross_entropy(logits, part[1:].to(logits.device), reduction="sum").item()
         count += len(part) - 1
