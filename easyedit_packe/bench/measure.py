@@ -34,17 +34,17 @@ class Measure:
 
     def unedited(self, model: PreTrainedModel, tok: Any, records: Sequence[Record]) -> Iterator[dict[str, Any]]:
         """A row for each record, with what later rows are held against: `kept`, plain values."""
-        for record, scored, chances in self._scored(model, tok, records):
+        for record, scored, chances, spoken in self._scored(model, tok, records):
             parts, said = self._families(record, scored)
             chances_kept = subject.before(chances) if chances is not None else []
             row = {**parts, "kept": {"said": said, "subject": chances_kept}}
-            yield row | self._free(model, tok, record)
+            yield row | self._free(record, spoken)
 
     def edited(
         self, model: PreTrainedModel, tok: Any, records: Sequence[Record], unedited: Mapping[int, Mapping[str, Any]]
     ) -> Iterator[dict[str, Any]]:
         """A row for each record, held against that of the unedited model."""
-        for record, scored, chances in self._scored(model, tok, records):
+        for record, scored, chances, spoken in self._scored(model, tok, records):
             parts, said = self._families(record, scored)
             before = unedited[record.case_id]["kept"]
             parts["easyedit"] |= easyedit.locality(said["locality"], before["said"]["locality"])
@@ -54,12 +54,13 @@ class Measure:
                 target = tok(f"{record.prompt} {record.target_new}")["input_ids"]
                 first = target[len(tok(record.prompt)["input_ids"])]
                 parts["subject"] = subject.family(chances, before["subject"], first)
-            yield parts | self._free(model, tok, record)
+            yield parts | self._free(record, spoken)
 
     def _scored(
         self, model: PreTrainedModel, tok: Any, records: Sequence[Record]
-    ) -> Iterator[tuple[Record, list[Scored], Any]]:
-        """Each record with its scored pairs, and the first tokens' chances of its questions, from common batches."""
+    ) -> Iterator[tuple[Record, list[Scored], Any, list[str]]]:
+        """Each record with its scored pairs, the first tokens' chances of its questions, and what the model says
+        freely, from common batches."""
         for i in range(0, len(records), TOGETHER):
             some = records[i : i + TOGETHER]
             pairs = [self._pairs(record) for record in some]
@@ -67,11 +68,12 @@ class Measure:
             scored = iter(score(model, tok, [pair for of_record in pairs for pair in of_record]))
             prompts = [question for questions in asked for question in questions]
             chances = first_token_chances(model, tok, prompts) if prompts else None
+            spoken = free.answers(model, tok, some) if self.generation else [[] for _ in some]
             at = 0
-            for record, mine, questions in zip(some, pairs, asked, strict=True):
+            for record, mine, questions, said in zip(some, pairs, asked, spoken, strict=True):
                 asked_here = chances[at : at + len(questions)] if chances is not None and questions else None
                 at += len(questions)
-                yield record, [next(scored) for _ in mine], asked_here
+                yield record, [next(scored) for _ in mine], asked_here, said
 
     def _pairs(self, record: Record) -> list[tuple[str, str]]:
         distracting = [(p.prompt, p.answer) for p in self._distracting(record)]
@@ -89,8 +91,8 @@ class Measure:
         distracting = {"neighborhood": [list(s.said) for s in scored[second:]]} if self._distracting(record) else {}
         return parts, {"locality": said, "distracting": distracting}
 
-    def _free(self, model: PreTrainedModel, tok: Any, record: Record) -> dict[str, Any]:
-        return {"free": free.family(model, tok, record)} if self.generation else {}
+    def _free(self, record: Record, said: Sequence[str]) -> dict[str, Any]:
+        return {"free": free.family(record, said)} if self.generation else {}
 
 
 def progress(items: Iterable[T], what: str, total: int, unit: str = "record") -> Iterator[T]:

@@ -7,46 +7,72 @@ a model is shown the answer so far, and how the answer would go on is not asked.
 from __future__ import annotations
 
 import string
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...easyedit import routed
 from ...model.generation import greedy_all
+from ...requests import token_ids
 from ..data import Record
+from .scoring import batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TOKENS = 50
 STOPS = (".", "\n")
+ARTICLES = ("a", "an", "the")
 
 
-def family(model: PreTrainedModel, tok: Any, record: Record) -> dict[str, float]:
+def answers(model: PreTrainedModel, tok: Any, records: Sequence[Record], whole: bool = False) -> list[list[str]]:
+    """What the model says after each record's prompt and after each of its paraphrases, up to its natural stop.
+
+    Args:
+        whole: False also stops where nothing more can change what `family` makes of it: most answers show with their
+            first words that they are not the target.
+    """
+    whole = whole or getattr(tok, "clean_up_tokenization_spaces", False)  # which may join words to what follows
+    asked = [(prompt, record.target_new) for record in records for prompt in (record.prompt, *record.rephrases)]
+    found: dict[int, str] = {}
+    for piece in _pieces(model, [len(token_ids(tok, prompt)) + TOKENS for prompt, _ in asked]):
+        prompts, targets = zip(*(asked[i] for i in piece), strict=True)
+
+        def enough(i: int, text: str, targets: Sequence[str] = targets) -> bool:
+            return stopped(text, targets[i]) or not (whole or open_to(text, targets[i]))
+
+        guesses = None if routed.adapters(model) else targets
+        said = greedy_all(model, tok, prompts, TOKENS, enough=enough, guesses=guesses)
+        found |= {i: until_stop(text, asked[i][1]) for i, text in zip(piece, said, strict=True)}
+    in_order = iter(found[i] for i in range(len(asked)))
+    return [[next(in_order) for _ in (record.prompt, *record.rephrases)] for record in records]
+
+
+def _pieces(model: PreTrainedModel, lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices of prompts that are asked together; each by itself where a router in the model looks at all it sees."""
+    if not routed.adapters(model):
+        yield from batches(lengths)
+        return
+    for i in range(len(lengths)):
+        routed.ask_at(model, -1)
+        yield [i]
+
+
+def family(record: Record, said: Sequence[str]) -> dict[str, float]:
     """After the prompt (efficacy) and after all paraphrases (generality).
+
+    Args:
+        said: of `answers`.
 
     Returns:
         efficacy, generality: the answer is the target, apart from case, punctuation and articles.
         efficacy_begins, generality_begins: the answer begins with the target's words.
     """
-    prompts = [record.prompt, *record.rephrases]
-    said = [until_stop(text, record.target_new) for text in _answers(model, tok, prompts)]
-    parts = {"efficacy": said[:1], "generality": said[1:]}
     values = {}
-    for name, answers in parts.items():
-        if answers:
-            values[name] = sum(words(a) == words(record.target_new) for a in answers) / len(answers)
-            values[f"{name}_begins"] = sum(begins_with(a, record.target_new) for a in answers) / len(answers)
+    for name, part in (("efficacy", said[:1]), ("generality", said[1:])):
+        if part:
+            values[name] = sum(words(a) == words(record.target_new) for a in part) / len(part)
+            values[f"{name}_begins"] = sum(begins_with(a, record.target_new) for a in part) / len(part)
     return values
-
-
-def _answers(model: PreTrainedModel, tok: Any, prompts: list[str]) -> list[str]:
-    """What the model says after each prompt; after each by itself where a router in it looks at all that it sees."""
-    if not routed.adapters(model):
-        return greedy_all(model, tok, prompts, TOKENS, STOPS)
-    answers = []
-    for prompt in prompts:
-        routed.ask_at(model, -1)
-        answers += greedy_all(model, tok, [prompt], TOKENS, STOPS)
-    return answers
 
 
 def until_stop(text: str, target: str) -> str:
@@ -57,10 +83,29 @@ def until_stop(text: str, target: str) -> str:
     return text[: min(ends)] if ends else text
 
 
+def stopped(text: str, target: str) -> bool:
+    """Whether a text has reached its natural stop, and not only a full stop that the target has, too."""
+    text = text.lstrip()
+    return until_stop(text, target) != text and not target.strip().lower().startswith(text.lower())
+
+
+def open_to(text: str, target: str) -> bool:
+    """Whether a text may still become one that begins with the target, or that ends with it."""
+    text = text.rstrip("\ufffd")  # of a letter that is not whole yet
+    word = "" if not text or text[-1].isspace() else text.split()[-1]
+    said, wanted, begun = words(text.removesuffix(word)), words(target), _plain(word)
+    if said[: len(wanted)] != wanted[: len(said)] or len(said) > len(wanted):
+        return False
+    return any(whole.startswith(begun) for whole in (*ARTICLES, *wanted[len(said) : len(said) + 1]))
+
+
 def words(text: str) -> list[str]:
     """Lower-case words without punctuation and articles."""
-    kept = text.lower().translate(str.maketrans("", "", string.punctuation)).split()
-    return [w for w in kept if w not in ("a", "an", "the")]
+    return [w for w in _plain(text).split() if w not in ARTICLES]
+
+
+def _plain(text: str) -> str:
+    return text.lower().translate(str.maketrans("", "", string.punctuation))
 
 
 def begins_with(said: str, target: str) -> bool:

@@ -44,9 +44,11 @@ class Scored:
 def score(model: PreTrainedModel, tok: Any, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
     """Each (prompt, answer) pair, tokenised as EasyEdit's metrics do: the prompt, a space, the answer.
 
-    An empty answer stands for the one token that the model says next.
+    An empty answer stands for the one token that the model says next. What several metrics ask is asked once.
     """
-    encoded = [encode(tok, [EditRequest(p, a.strip())])[0] if a.strip() else _next(tok, p) for p, a in pairs]
+    wanted = [(prompt, answer.strip()) for prompt, answer in pairs]
+    once = {pair: i for i, pair in enumerate(dict.fromkeys(wanted))}
+    encoded = [encode(tok, [EditRequest(p, a)])[0] if a else _next(tok, p) for p, a in once]
     found: dict[int, Scored] = {}
     for piece in _pieces(model, encoded):
         batch = collate([encoded[i] for i in piece], model.device)
@@ -58,7 +60,7 @@ def score(model: PreTrainedModel, tok: Any, pairs: Sequence[tuple[str, str]]) ->
         parts = (t.cpu().split(lengths) for t in (chances, said, said == targets))
         for i, chance, ids, hits in zip(piece, *parts, strict=True):
             found[i] = Scored(chance.mean().item(), tuple(ids.tolist()), tuple(hits.tolist()))
-    return [found[i] for i in range(len(pairs))]
+    return [found[once[pair]] for pair in wanted]
 
 
 @torch.no_grad()
