@@ -56,6 +56,7 @@ setup(
         ],
         "models": ["gguf>=0.17"],  # `packe model fetch`: reads the default model's file
         "bench": ["hydra-core>=1.3", "pandas>=2.2", "tabulate>=0.9", "zstandard>=0.23"],  # and `packe report`
+        "judge": ["openai>=2"],  # `packe bench judge=`: any server that speaks its chat completions
         "test": [
             "hydra-joblib-launcher>=1.2",  # a sweep of processes
             "hypothesis>=6.100",

@@ -120,11 +120,12 @@ Ways = dict[str, Callable[[str, slice], Rows]]
 
 
 def old_version(files: dict[str, str], n: int) -> Ways:
-    from easyedit_packe import PaCKEHyperParams, apply_packe_to_model, register
     from easyedit_packe.easyedit.compat import bridged
     from easyedit_packe.evaluation import metrics
     from easyedit_packe.evaluation.datasets import read_records
     from easyedit_packe.models import load
+
+    from easyedit_packe import PaCKEHyperParams, apply_packe_to_model, register
 
     register()
     model, tok = load(MODEL)
@@ -160,9 +161,14 @@ def new_version(files: dict[str, str], n: int) -> Ways:
     records = {data: read_records(Path(file), data, n) for data, file in files.items()}
     edit(apply_packe_to_model, model, tok, records, PaCKEHyperParams.from_hparams(MODEL))
 
+    class Before(Record):
+        """What 0.1.0 measured of a record: one paraphrase, and no other questions about the subject."""
+
+        distracting = ()
+
     def as_before(record: Record) -> Record:
-        """What 0.1.0 measured of it: one paraphrase, and no other questions about the subject."""
-        return dataclasses.replace(record, subject=None, rephrases=record.rephrases[:1], portability={})
+        few = {"subject": None, "rephrases": record.rephrases[:1], "portability": {}}
+        return Before(**{f.name: getattr(record, f.name) for f in dataclasses.fields(record)} | few)
 
     def found(data: str, some: slice, view: Callable[[Record], Record] = as_before) -> Rows:
         measure = Measure(FORMATS[data].compares, generation=True)

@@ -12,6 +12,7 @@ import torch
 
 from .config import HyperParams, PaCKEHyperParams, PaCKEPlusHyperParams
 from .errors import HyperParamsError
+from .model.chat import framed
 from .model.device import check_device
 from .model.ffn import FFNMap
 from .packe.rectify import Rectification, rectify
@@ -54,6 +55,8 @@ def compute_patch(model: PreTrainedModel, tok: Any, requests: Requests, hparams:
         )
     check_device(hparams.device)
     read = read_requests(requests)
+    if hparams.use_chat_template:
+        read = [framed(tok, request) for request in read]
     if isinstance(hparams, PaCKEHyperParams):
         run = _rectify_packe(model, tok, read, hparams)
     else:

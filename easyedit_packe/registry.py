@@ -21,6 +21,7 @@ from .easyedit.locate import Found, import_easyeditor
 from .easyedit.measuring import check_measuring
 from .editor import apply_packe_plus_to_model, apply_packe_to_model
 from .errors import EasyEditError, HyperParamsError, RequestError, one_of
+from .model.chat import MARK, in_turn
 from .model.fetch import SOURCES
 from .model.load import LoadedModel, load
 from .requests import read_requests
@@ -210,6 +211,7 @@ def _bridged_method(original: Any, only_cuda: bool, has_sequential: bool, releas
             if self.alg_name in OWN:
                 # EasyEdit measures before it edits, and its metrics fail obscurely on requests that cannot be edited.
                 check_measuring(original.__name__, kwargs, self.hparams, only_cuda, release)
+                _check_template(self, only_cuda)
                 _check_requests(signature.bind_partial(self, *args, **kwargs).arguments)
             if one_by_one and hasattr(self.hparams, "batch_size"):
                 self.hparams.batch_size = 1  # these take one request a call, and refuse any other setting
@@ -221,6 +223,22 @@ def _bridged_method(original: Any, only_cuda: bool, has_sequential: bool, releas
             return original(self, *args, **{**kwargs, "keep_original_weight": True})
 
     return method
+
+
+def _check_template(editor: Any, pypi: bool) -> None:
+    """Refuse a chat template that EasyEdit would not measure with.
+
+    Raises:
+        HyperParamsError: the release's metrics know none, or the tokeniser has none.
+    """
+    if not editor.hparams.use_chat_template:
+        return
+    if pypi:
+        raise HyperParamsError(
+            "use_chat_template: expected EasyEdit's HEAD, got the PyPI release, which would measure plain text; take a "
+            "checkout of HEAD, or `compute_patch`, `packe edit` or `packe bench`, which measure for themselves."
+        )
+    in_turn(editor.tok, MARK)
 
 
 def _check_requests(arguments: dict[str, Any]) -> None:

@@ -16,13 +16,15 @@ from .errors import RequestError
 class EditRequest:
     """One fact to write: after `prompt`, the model shall say `target`.
 
-    `subject` and `ground_truth` (the old answer) are optional and not used by the paper's objective.
+    `subject` and `ground_truth` (the old answer) are optional and not used by the paper's objective. `frame` is what
+    stands before and behind the prompt: a chat template's own text (`model.chat`), in which no subject is looked for.
     """
 
     prompt: str
     target: str
     subject: str | None = None
     ground_truth: str | None = None
+    frame: tuple[str, str] = ("", "")
 
     @classmethod
     def from_dict(cls, request: Mapping[str, Any] | EditRequest) -> EditRequest:
@@ -53,9 +55,14 @@ class EditRequest:
         return cls(prompt, target, subject, truth if isinstance(truth, str) else None)
 
     @property
+    def asked(self) -> str:
+        """The prompt in its frame."""
+        return f"{self.frame[0]}{self.prompt}{self.frame[1]}"
+
+    @property
     def text(self) -> str:
-        """Prompt, a space, target: what the model is trained on."""
-        return f"{self.prompt} {self.target}"
+        """The same, a space, target: what the model is trained on."""
+        return f"{self.asked} {self.target}"
 
 
 def _text(request: Mapping[str, Any], field: str) -> str:
@@ -133,7 +140,7 @@ def encode(tok: Any, requests: Sequence[EditRequest], max_tokens: int | None = N
     behind = _tokens_behind(tok)
     for request in requests:
         ids = _without(behind, tok(request.text)["input_ids"])
-        start = len(_without(behind, tok(request.prompt)["input_ids"]))
+        start = len(_without(behind, tok(request.asked)["input_ids"]))
         if len(ids) <= start:
             raise RequestError(
                 f"the target {request.target!r} tokenises to nothing after {request.prompt!r} "
@@ -172,9 +179,9 @@ def _subject_tokens(tok: Any, request: EditRequest, answer_start: int) -> tuple[
     subject = (request.subject or "").strip()
     if not subject or subject not in request.prompt:
         return None
-    begin = request.prompt.rindex(subject)
+    begin = len(request.frame[0]) + request.prompt.rindex(subject)
     found = _tokens_at(tok, request.text, begin, begin + len(subject))
-    first, after = found or _counted_tokens(tok, request.prompt, begin, begin + len(subject))
+    first, after = found or _counted_tokens(tok, request.asked, begin, begin + len(subject))
     return (first, after) if 0 < after <= answer_start else None
 
 

@@ -35,6 +35,12 @@ REQUESTS = [
 ]
 WORDS = sorted({w for r in REQUESTS for t in r.values() for w in t.split()} | {"Oslo", "Who", "wrote", "violin"})
 
+CHAT = (
+    "{% for m in messages %}{{ 'Omar wrote ' + m['content'] + ' <eos>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ ' Omar is' }}{% endif %}"
+)
+"""A chat template in the words of the tiny models, with a subject's name and the padding token around the prompt."""
+
 _COMMON = {"hidden_size": 16, "num_attention_heads": 2, "max_position_embeddings": 64}
 ARCHITECTURES = {
     "llama": (LlamaForCausalLM, LlamaConfig, {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1}),

@@ -6,6 +6,8 @@
     {"kind": "unedited",      "run": "MODEL/DATA/unedited",      ...run.json}
     {"kind": "unedited_case", "run": "MODEL/DATA/unedited",      ...a row of cases.jsonl}
 
+"unedited" is "unedited-chat" beside runs that ask through a chat template.
+
 `rows` reads a folder as such lines, `read` a file, so that a report need not know which of them it has; `zstd -dc FILE`
 shows one.
 """
@@ -23,9 +25,16 @@ from .store import StoreError, read_json, read_rows
 Row = dict[str, Any]
 
 SUFFIX = ".jsonl.zst"
+UNEDITED_KEY = ("case_id", "generation_measured", "judge")
+"""What tells the rows of an unedited model apart; most have no judge."""
 KINDS = ("run", "edit", "case", "unedited", "unedited_case")
 LEVEL = 19
 """Of compression: a study is packed once and fetched often."""
+
+
+def unedited_folder(chat: bool) -> str:
+    """Beside the protocols' folders; a model that is asked through its chat template says other things."""
+    return "unedited-chat" if chat else "unedited"
 
 
 def pack(folder: Path, file: Path) -> int:
@@ -79,7 +88,7 @@ def rows(folder: Path) -> Iterator[Row]:
     folder = folder.resolve()
     found = {path.parent: read_json(path) for path in folder.rglob("run.json")}
     runs = {path: about for path, about in found.items() if "identity" in about}
-    unedited = {path.parents[1] / "unedited" for path in runs}
+    unedited = {path.parents[1] / unedited_folder("chat_template" in about["identity"]) for path, about in runs.items()}
     runs |= {path: read_json(path / "run.json") for path in unedited if (path / "run.json").is_file()}
     for name, path in sorted((_name(path, folder, "identity" in about), path) for path, about in runs.items()):
         yield from _rows_of(name, path, runs[path])
@@ -100,7 +109,7 @@ def _rows_of(name: str, folder: Path, about: Row) -> Iterator[Row]:
         yield from _ordered("edit", name, read_rows(folder / "edits.jsonl", ("call",)))
         yield from _ordered("case", name, read_rows(folder / "cases.jsonl", ("after", "case_id")))
     else:
-        cases = read_rows(folder / "cases.jsonl", ("case_id", "generation_measured"))
+        cases = read_rows(folder / "cases.jsonl", UNEDITED_KEY)
         yield _line("unedited", name, about)
         yield from _ordered("unedited_case", name, cases)
 

@@ -22,6 +22,14 @@ class BenchError(PaCKEError, ValueError):
     """A benchmark run was asked for that cannot be done."""
 
 
+@dataclass
+class InContext:
+    """What `Session` sets for every editor; there is nothing else to set."""
+
+    device: Any = None
+    model_name: str = ""
+
+
 @dataclass(frozen=True)
 class Editor:
     """One row of the tables.
@@ -34,6 +42,7 @@ class Editor:
         refuses: what it raises for a request that it cannot take; anything else is a failure, and stops a run.
         folder: of its shipped YAML files under `hparams/`.
         simie: inside SimIE, which makes any editor one for many edits in a row.
+        told: it edits nothing: the fact stands before each question. What an editor has to be better than.
     """
 
     name: str
@@ -43,6 +52,7 @@ class Editor:
     refuses: tuple[type[Exception], ...] = (RequestError,)
     folder: str = ""
     simie: bool = False
+    told: bool = False
 
     def takes(self, record: Record) -> bool:
         """Whether the record has what the editor looks for."""
@@ -60,7 +70,7 @@ class Editor:
 
     def absent(self) -> str:
         """Why it is not there: the installed EasyEdit has none; empty where it is."""
-        return missing_editor(self.alg_name)
+        return "" if self.told else missing_editor(self.alg_name)
 
     def load_hparams(self, model: str, hparams_file: str | None, overrides: dict[str, Any]) -> Any:
         """Hyper-parameters of EasyEdit's class, with single fields changed.
@@ -68,6 +78,8 @@ class Editor:
         Raises:
             HyperParamsError: no such file, or no such field.
         """
+        if self.told:
+            return InContext()
         name = hparams_file or Path(model).name
         hparams = load_hparams(self.folder or self.alg_name, name)
         if hparams.alg_name != self.alg_name:
@@ -85,11 +97,13 @@ class Editor:
 
 
 _ROUTER = "it adds one fact at a time to its router"
+_TOLD = "the model is told one fact at a time, and forgets it"
 _SEVERAL = {"epochs": _NO_EPOCHS}
 _SINGLE = {"batch": _ONE_FACT, "epochs": _NO_EPOCHS}
 EDITORS = {
     e.name: e
     for e in (
+        Editor("In-context", "", dict.fromkeys(PROTOCOLS[1:], _TOLD), needs_subject=False, told=True),
         Editor("FT-C", "FT", {}, needs_subject=False, folder="FT-C"),
         Editor("LoRA", "LoRA", {}, needs_subject=False),
         Editor("KN", "KN", {**_SINGLE, "batch": "it searches the neurons of one fact"}, needs_subject=False),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
+from ..requests import token_ids
 from .data import Probe, Record
-from .metrics import easyedit, free, rome, subject
-from .metrics.scoring import Scored, first_token_chances, score
+from .metrics import easyedit, free, judge, rome, subject
+from .metrics.judge import Judge
+from .metrics.scoring import Heard, Scored, first_token_chances, score
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,10 +29,16 @@ class Measure:
     Attributes:
         compares: ROME's metrics compare probabilities (CounterFact); otherwise they are accuracies.
         generation: also what the model says freely, which takes most of the time.
+        asks: who says whether that is right; None: nobody.
+        turn: makes of a prompt the text that the model is asked; None leaves it as it is.
+        told: the record's new fact stands before each question about it, in the same context.
     """
 
     compares: bool
     generation: bool
+    asks: Judge | None = None
+    turn: Callable[[str], str] | None = None
+    told: bool = False
 
     def unedited(self, model: PreTrainedModel, tok: Any, records: Sequence[Record]) -> Iterator[dict[str, Any]]:
         """A row for each record, with what later rows are held against: `kept`, plain values."""
@@ -51,9 +59,7 @@ class Measure:
             if said["distracting"]:
                 parts["distracting"] = easyedit.locality(said["distracting"], before["said"]["distracting"])
             if chances is not None:
-                target = tok(f"{record.prompt} {record.target_new}")["input_ids"]
-                first = target[len(tok(record.prompt)["input_ids"])]
-                parts["subject"] = subject.family(chances, before["subject"], first)
+                parts["subject"] = subject.family(chances, before["subject"], self._first_tokens(tok, record))
             yield parts | self._free(record, spoken)
 
     def _scored(
@@ -65,10 +71,16 @@ class Measure:
             some = records[i : i + TOGETHER]
             pairs = [self._pairs(record) for record in some]
             asked = [subject.questions(record) for record in some]
-            scored = iter(score(model, tok, [pair for of_record in pairs for pair in of_record]))
-            prompts = [question for questions in asked for question in questions]
-            chances = first_token_chances(model, tok, prompts) if prompts else None
-            spoken = free.answers(model, tok, some) if self.generation else [[] for _ in some]
+            heard = Heard()
+            whole = self.asks is not None
+            spoken = (
+                free.answers(model, tok, some, self._asked, whole, heard) if self.generation else [[] for _ in some]
+            )
+            scored = iter(score(model, tok, [pair for of_record in pairs for pair in of_record], heard))
+            prompts = [
+                self._asked(r, question) for r, questions in zip(some, asked, strict=True) for question in questions
+            ]
+            chances = first_token_chances(model, tok, prompts, heard) if prompts else None
             at = 0
             for record, mine, questions, said in zip(some, pairs, asked, spoken, strict=True):
                 asked_here = chances[at : at + len(questions)] if chances is not None and questions else None
@@ -77,7 +89,22 @@ class Measure:
 
     def _pairs(self, record: Record) -> list[tuple[str, str]]:
         distracting = [(p.prompt, p.answer) for p in self._distracting(record)]
-        return easyedit.pairs(record) + rome.pairs(record, self.compares) + distracting
+        pairs = easyedit.pairs(record) + rome.pairs(record, self.compares) + distracting
+        return [(self._asked(record, prompt), answer) for prompt, answer in pairs]
+
+    def _asked(self, record: Record, prompt: str) -> str:
+        text = f"{record.prompt} {record.target_new}. {prompt}" if self.told else prompt
+        return self.turn(text) if self.turn is not None else text
+
+    def _first_tokens(self, tok: Any, record: Record) -> set[int]:
+        """Of the target after the prompt; in a chat, where a model begins to speak without one, also without the space
+        that joins them."""
+        text = self._asked(record, record.prompt)
+        prompt, joined = token_ids(tok, text), [token_ids(tok, f"{text} {record.target_new}")]
+        if self.turn is not None:
+            bare = token_ids(tok, f"{text}{record.target_new}")
+            joined += [bare] if bare[: len(prompt)] == prompt else []
+        return {ids[len(prompt)] for ids in joined}
 
     def _distracting(self, record: Record) -> tuple[Probe, ...]:
         return record.distracting if self.compares else ()
@@ -92,7 +119,13 @@ class Measure:
         return parts, {"locality": said, "distracting": distracting}
 
     def _free(self, record: Record, said: Sequence[str]) -> dict[str, Any]:
-        return {"free": free.family(record, said)} if self.generation else {}
+        if not self.generation:
+            return {}
+        figures = free.family(record, said)
+        if self.asks is None:
+            return {"free": figures}
+        found = judge.verdicts(self.asks, record, said)
+        return {"free": figures | judge.family(found), "judge": self.asks.name, "verdicts": found}
 
 
 def progress(items: Iterable[T], what: str, total: int, unit: str = "record") -> Iterator[T]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..config import PaCKEHyperParams
-from ..registry import register
+from ..model.chat import in_turn
+from ..registry import OWN, register
 from .data import FORMATS, Record, read_records
+from .editors import BenchError
 from .environment import describe
 from .folder import RunFolder
 from .measure import Measure, progress
+from .metrics.judge import Judge
 from .metrics.text import perplexities
 from .plan import Plan, plan
 from .session import Session
@@ -23,6 +27,9 @@ from .unedited import unedited
 
 LOCAL = ("device", "model_name", "stats_dir", "P_loc")
 """Hyper-parameters that say where things are on this machine, and do not make another run."""
+
+CHAT = "use_chat_template"
+"""A hyper-parameter of some editors; here it is the benchmark's, and the same for all."""
 
 
 def run(settings: Settings) -> Path:
@@ -48,9 +55,12 @@ class _Run:
         self.plan = plan(settings.protocol, self.records, settings.batch_size, settings.curve)
         hparams = fitted(editor.load_hparams(settings.model, settings.hparams_file, settings.hparams), settings)
         self.session = Session(editor, settings.model, hparams, settings.device)
-        chosen = {k: v for k, v in plain(hparams).items() if k not in LOCAL}
-        identity = settings.identity(chosen, self.session.digest)
-        self.measured = Measure(FORMATS[settings.data].compares, settings.generation)
+        self.turn = partial(in_turn, self.session.tok) if settings.use_chat_template else None
+        self.template = self.turn("{}") if self.turn is not None else ""
+        chosen = {k: v for k, v in plain(hparams).items() if k not in (*LOCAL, CHAT)}
+        identity = settings.identity(chosen, self.session.digest, self.template)
+        judge = Judge(settings.judge, settings.judge_url) if settings.judge else None
+        self.measured = Measure(FORMATS[settings.data].compares, settings.generation, judge, self.turn)
         about = {"num_records": len(self.records)}
         self.folder = RunFolder(settings.folder, identity, self.plan, about, self.environment)
         self.checkpoint = settings.folder / "state.safetensors"
@@ -92,7 +102,7 @@ class _Run:
     def edit(self, call: int) -> None:
         of_unedited = self.plan.rollback or self.session.simie is not None
         records, share = self.plan.calls[call], self.settings.share and of_unedited
-        made = self.session.edit(records, self.settings.seed + call, share)
+        made = self.session.edit([self.given(r) for r in records], self.settings.seed + call, share)
         if call + 1 in self.plan.measure_after:
             # Where each edit is measured by itself, the whole text would take longer than most edits.
             part = "short" if self.settings.protocol == "single" else "whole"
@@ -100,11 +110,18 @@ class _Run:
             made |= {"held_out": part, "perplexities": found}
         self.folder.add_edit({"call": call, "case_ids": [r.case_id for r in records], **made})
 
+    def given(self, record: Record) -> Record:
+        """What the editor sees. This package's own make the user's turn themselves, and know the subject in it."""
+        editor = self.settings.found_editor
+        if self.turn is None or editor.alg_name in OWN or not editor.takes(record):
+            return record
+        return dataclasses.replace(record, prompt=self.turn(record.prompt))
+
     # --- measuring ----------------------------------------------------------------------------------------------
 
     def unedited(self) -> dict[int, dict[str, Any]]:
-        folder = self.settings.model_folder / "unedited"
-        return unedited(folder, self.session, self.records, self.measured, self.environment)
+        folder = self.settings.unedited_folder
+        return unedited(folder, self.session, self.records, self.measured, self.environment, self.template)
 
     def unmeasured(self, records: Sequence[Record], after: int) -> list[Record]:
         missing = set(self.folder.unmeasured([r.case_id for r in records], after))
@@ -113,7 +130,8 @@ class _Run:
     def measure(self, records: Sequence[Record], call: int, after: int) -> None:
         """Those records that have no row yet, after a call."""
         missing = self.unmeasured(records, after)
-        rows = self.measured.edited(self.session.model, self.session.tok, missing, self.before)
+        measured = dataclasses.replace(self.measured, told=self.settings.found_editor.told)
+        rows = measured.edited(self.session.model, self.session.tok, missing, self.before)
         if after:
             rows = progress(rows, f"measuring after {after} edits", len(missing))
         for record, row in zip(missing, rows, strict=True):
@@ -122,7 +140,18 @@ class _Run:
 
 def fitted(hparams: Any, settings: Settings) -> Any:
     """Hyper-parameters for a protocol: shipped YAMLs have a batch size of their own; here the protocol decides how
-    many requests a call takes, and the authors' epochs are their program's."""
+    many requests a call takes, and the authors' epochs are their program's.
+
+    Raises:
+        BenchError: a chat template for the editor alone, and not for what is measured.
+    """
+    if hasattr(hparams, CHAT):
+        if getattr(hparams, CHAT) and not settings.use_chat_template:
+            raise BenchError(
+                f"hparams.{CHAT}: expected the benchmark's own setting {CHAT}=true, by which every editor edits and "
+                "every question is asked; set that instead."
+            )
+        setattr(hparams, CHAT, settings.use_chat_template and settings.found_editor.alg_name in OWN)
     if settings.protocol == "epochs":
         if isinstance(hparams, PaCKEHyperParams):
             program = hparams.authors_program()

@@ -58,7 +58,7 @@ class Session:
         self._load()
         self.weights = Weights(self.model)
         self.digest = weights_digest(self.model)
-        self.apply = apply_function(editor.alg_name)
+        self.apply: Any = None if editor.told else apply_function(editor.alg_name)
         self.simie = SimIE(self.weights, hparams.lamHyper) if editor.simie else None
 
     def _load(self) -> None:
@@ -150,6 +150,8 @@ class Session:
         }
 
     def _call(self, requests: list[dict[str, Any]], targets: StoredTargets | None) -> None:
+        if self.editor.told:
+            return
         if self.simie is None:
             self._apply(requests, targets)
             return

@@ -14,8 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import one_of
 from ..model.fetch import DEFAULT_MODEL, SOURCES
+from .archive import unedited_folder
 from .data import FORMATS, find_file
 from .editors import BenchError, Editor, find_editor
+from .metrics.judge import check as check_judge
 
 
 @dataclass
@@ -48,6 +50,14 @@ class Settings:
     """consecutive only: edits after which the state is saved for resuming."""
     generation: bool = True
     """Also measure what the model says freely, which takes most of the time of measuring."""
+    judge: str = ""
+    """A model that says whether a free answer is right; empty: none is asked. Its key is that of OPENAI_API_KEY."""
+    judge_url: str | None = None
+    """Its server, any that speaks OpenAI's chat completions (http://localhost:8080/v1); null takes OPENAI_BASE_URL, or
+    else OpenAI's own."""
+    use_chat_template: bool = False
+    """Ask every question, of every editor and of the unedited model, as a user's turn by the tokeniser's own chat
+    template; for instruct models."""
     share: bool = True
     """Compute target vectors that several editors need of the unedited model once, and keep them in the cache."""
     hparams: dict[str, Any] = field(default_factory=dict)
@@ -82,6 +92,12 @@ class Settings:
                 f"model: {self.model!r} is no folder and no hub name (owner/name); {one_of(self.model, list(SOURCES))}."
             )
         find_file(self.data_dir, self.data)
+        if self.judge:
+            if not self.generation:
+                raise BenchError("judge: it judges free answers; expected generation=true, got generation=false.")
+            check_judge(self.judge_url)
+        elif self.judge_url is not None:
+            raise BenchError(f"judge_url: {self.judge_url!r} is asked nothing without judge=, the model's name there.")
         return self
 
     @classmethod
@@ -124,17 +140,30 @@ class Settings:
             name += f"-by{self.batch_size}"
         if self.start:
             name += f"-from{self.start}"
+        if self.use_chat_template:
+            name += "-chat"
         return self.model_folder / self.protocol / (name + (f"-{self.label}" if self.label else ""))
 
-    def identity(self, hparams: Mapping[str, Any], model_sha256: str) -> dict[str, Any]:
+    @property
+    def unedited_folder(self) -> Path:
+        """Holds what the unedited model says."""
+        return self.model_folder / unedited_folder(self.use_chat_template)
+
+    def identity(self, hparams: Mapping[str, Any], model_sha256: str, template: str = "") -> dict[str, Any]:
         """What must be equal for a run to be continued.
 
         Args:
             hparams: all hyper-parameters, defaults included: a default that changes later makes another run.
             model_sha256: of all weights (`model.bits.weights_digest`).
+            template: the chat template's text around a prompt; some hold the day's date.
         """
         same = ("model", "data", "protocol", "seed", "start", "generation", "curve", "label")
         config = {k: getattr(self, k) for k in same}
+        # Runs from before there were these two have no such entries.
+        if self.judge:
+            config["judge"] = self.judge
+        if template:
+            config["chat_template"] = template
         if self.protocol == "batch":
             config["batch_size"] = self.batch_size
         if self.protocol in ("consecutive", "epochs"):

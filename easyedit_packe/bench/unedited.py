@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .archive import UNEDITED_KEY
 from .data import Record
 from .environment import short_name
 from .measure import Measure, progress
@@ -19,29 +20,40 @@ def unedited(
     records: list[Record],
     measure: Measure,
     environment: dict[str, Any],
+    template: str = "",
 ) -> dict[int, dict[str, Any]]:
     """A row for each case; those that are missing, or lack what greedy decoding says where that is asked for, are
-    measured now.
+    measured now. Rows that a judge has judged are kept beside the others, and are those of runs with this judge only.
+
+    Args:
+        template: the chat template's text around a prompt, where the model is asked through one.
 
     Raises:
-        StoreError: the folder belongs to another model of that name.
+        StoreError: the folder belongs to another model of that name, or to another template.
     """
     with only_one(folder, wait=True):
-        rows = Rows(folder / "cases.jsonl", ("case_id", "generation_measured"))
+        rows = Rows(folder / "cases.jsonl", UNEDITED_KEY)
         here, file = short_name(environment), folder / "run.json"
-        about: dict[str, Any] = read_json(file) if file.is_file() else {"model_sha256": session.digest}
+        same = {"model_sha256": session.digest, **({"chat_template": template} if template else {})}
+        about: dict[str, Any] = read_json(file) if file.is_file() else same
         if about["model_sha256"] != session.digest:
             raise StoreError(f"{folder} was measured on another model of that name; take another out=.")
+        if about.get("chat_template", "") != template:
+            raise StoreError(
+                f"{folder} was measured with another chat template ({about.get('chat_template')!r} there, {template!r} "
+                "now); take another out=."
+            )
         if "perplexities" not in about:
             about["perplexities"] = {part: perplexities(session.model, session.tok, part) for part in PARTS}
         about["environments"] = about.get("environments", {}) | {here: environment}
         write_json(file, about)
+        asked = measure.asks.name if measure.asks is not None else None
         enough = (True,) if measure.generation else (True, False)
-        missing = [r for r in records if not any((r.case_id, have) in rows for have in enough)]
+        missing = [r for r in records if not any((r.case_id, have, asked) in rows for have in enough)]
         found = progress(
             measure.unedited(session.model, session.tok, missing), f"unedited model, {folder.parent.name}", len(missing)
         )
         for record, row in zip(missing, found, strict=True):
             about_row = {"generation_measured": measure.generation, "environment": here}
             rows.append({"case_id": record.case_id, **about_row, **row})
-        return {row["case_id"]: row for row in rows}
+        return {row["case_id"]: row for row in rows if row.get("judge") == asked}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 
 from ..errors import HyperParamsError, RequestError
 from .loading import dtype_of, loaded, rounded, spinner
-from .options import DEFAULT_MODEL, AsJson, Dtype, ModelName, NewPatch
+from .options import DEFAULT_MODEL, AsJson, ChatTemplate, Dtype, ModelName, NewPatch
 
 if TYPE_CHECKING:
     from ..config import HyperParams
@@ -35,6 +36,7 @@ def edit(
             "float32 keeps all, and its patch then fits the model in float32 only."
         ),
     ] = Dtype.AUTO,
+    chat_template: ChatTemplate = False,
     as_json: AsJson = False,
 ) -> None:
     """Edit one fact, or many, and write the edit as a patch; the model itself is not changed.
@@ -46,14 +48,17 @@ def edit(
     Example: packe edit --editor PaCKE+ --subject "The Louvre" --prompt "{} is in" --target Rome --out rome.safetensors
     """
     from ..editor import compute_patch
+    from ..model.chat import in_turn
     from ..model.generation import greedy, token_accuracy
     from ..requests import read_requests
 
     asked = _asked(prompt, target, subject, rephrase, requests)
     facts = read_requests(asked)
     settings = _settings(hparams, editor, model)
+    settings.use_chat_template |= chat_template
     net, tok = loaded(model, dtype)
-    before = [greedy(net, tok, f.prompt) for f in facts]
+    turn = partial(in_turn, tok) if settings.use_chat_template else str
+    before = [greedy(net, tok, turn(f.prompt)) for f in facts]
     with spinner(_what_takes_time(len(facts), settings.ALG)):
         patch = compute_patch(net, tok, asked, settings)
     patch.info["base_model"] = model
@@ -63,9 +68,9 @@ def edit(
             "prompt": f.prompt,
             "target": f.target,
             "before": was,
-            "after": greedy(net, tok, f.prompt),
-            "efficacy": token_accuracy(net, tok, f.prompt, f.target),
-            "generality": [token_accuracy(net, tok, p, f.target) for p in _paraphrases(raw)],
+            "after": greedy(net, tok, turn(f.prompt)),
+            "efficacy": token_accuracy(net, tok, turn(f.prompt), f.target),
+            "generality": [token_accuracy(net, tok, turn(p), f.target) for p in _paraphrases(raw)],
         }
         for f, raw, was in zip(facts, asked, before, strict=True)
     ]
@@ -91,12 +96,14 @@ def ask(
     ] = None,
     model: ModelName = DEFAULT_MODEL,
     tokens: Annotated[int, typer.Option(help="Most tokens to say.")] = 12,
+    chat_template: ChatTemplate = False,
     as_json: AsJson = False,
 ) -> None:
     """Let a model continue a text, greedily, with or without edits.
 
     Example: packe ask --patch rome.safetensors "The Eiffel Tower is located in the city of"
     """
+    from ..model.chat import in_turn
     from ..model.generation import greedy
     from ..patch import WeightPatch
 
@@ -104,7 +111,7 @@ def ask(
     net, tok = loaded(model, dtype_of(edits[0]) if edits else "auto")
     for p in edits:
         p.apply(net)
-    said = greedy(net, tok, prompt, tokens)
+    said = greedy(net, tok, in_turn(tok, prompt) if chat_template else prompt, tokens)
     typer.echo(json.dumps({"prompt": prompt, "answer": said}) if as_json else said)
 
 

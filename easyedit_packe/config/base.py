@@ -68,6 +68,9 @@ class HyperParams:
     """Let EasyEdit spread the model over all GPUs (`device_map="auto"`)."""
     fp16: Flag = False
     """Let EasyEdit load the model in float16. Gradients and updates are float32 all the same."""
+    use_chat_template: Flag = False
+    """Edit and, with EasyEdit's HEAD, measure what an instruct model is asked: the prompt as a user's turn, by the
+    tokeniser's own chat template."""
     max_length: Positive = 128
     """Tokens that EasyEdit's metrics keep of a prompt and its answer."""
     batch_size: Positive = 1

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Enough = Callable[[int, str], bool]
+Heard = Callable[[tuple[int, ...], Tensor], None]
 
 
 def greedy(model: PreTrainedModel, tok: Any, prompt: str, tokens: int = 8) -> str:
@@ -31,6 +32,7 @@ def greedy_all(
     stops: Sequence[str] = (),
     enough: Enough | None = None,
     guesses: Sequence[str] | None = None,
+    heard: Heard | None = None,
 ) -> list[str]:
     """The greedy continuation of each prompt, from one padded batch: what `generate` gives with no setting but its end
     tokens. A repetition penalty, or any other change of the model's scores, would not be greedy decoding.
@@ -41,6 +43,8 @@ def greedy_all(
         enough: from a prompt's index and its continuation so far, whether it need not be continued.
         guesses: how each might go on. Guesses change nothing; right ones save passes, because the model then looks at
             several tokens in one.
+        heard: gets the tokens of each prompt, and of each with a beginning of its guess behind it, and the
+            log-probabilities of the token after these [V], float32, on the CPU.
 
     Raises:
         RequestError: a prompt without tokens.
@@ -60,8 +64,13 @@ def greedy_all(
         return not any(stop in text.lstrip() for stop in stops) and not (enough is not None and enough(i, text))
 
     batch = _Speakers(model, [a + g for a, g in zip(asked, guessed, strict=True)])
-    left = []
-    for i, own in enumerate(batch.first([len(g) + 1 for g in guessed])):
+    logits = batch.first([len(g) + 1 for g in guessed])
+    if heard is not None:
+        texts = [(*a, *g[:n]) for a, g in zip(asked, guessed, strict=True) for n in range(len(g) + 1)]
+        for text, chances in zip(texts, logits.float().log_softmax(-1).cpu(), strict=True):
+            heard(text, chances)
+    left, words = [], iter(logits.argmax(-1).tolist())
+    for i, own in enumerate([[next(words) for _ in range(len(g) + 1)] for g in guessed]):
         right = 0
         while goes_on(i, own[right]):
             if right == len(guessed[i]) or own[right] != guessed[i][right]:
@@ -70,8 +79,8 @@ def greedy_all(
             right += 1
         batch.unsay(i, len(guessed[i]) - right)
     while left:
-        words = [said[i][-1] for i in left]
-        own = batch.next(left, words, [len(asked[i]) + len(said[i]) - 1 for i in left])
+        last, at = [said[i][-1] for i in left], [len(asked[i]) + len(said[i]) - 1 for i in left]
+        own = batch.next(left, last, at).argmax(-1).tolist()
         left = [i for i, token in zip(left, own, strict=True) if goes_on(i, token)]
     return tok.batch_decode(said, skip_special_tokens=True)
 
@@ -86,28 +95,27 @@ class _Speakers:
         self.ids = torch.tensor([[0] * (width - len(t)) + list(t) for t in texts], device=model.device)
         self.mask = torch.tensor([[0] * (width - len(t)) + [1] * len(t) for t in texts], device=model.device)
 
-    def first(self, last: Sequence[int]) -> list[list[int]]:
-        """What the model says after each of a text's `last` tokens."""
+    def first(self, last: Sequence[int]) -> Tensor:
+        """Logits [sum of `last`, V] after each of a text's `last` tokens."""
         hidden = self._run(self.ids, (self.mask.cumsum(-1) - 1).clamp(min=0))
         places = [(row, -n + k) for row, n in enumerate(last) for k in range(n)]
         rows, cols = (torch.tensor(at, device=hidden.device) for at in zip(*places, strict=True))
-        own = iter(self._own(hidden[rows, cols]))
-        return [[next(own) for _ in range(n)] for n in last]
+        return self._logits(hidden[rows, cols])
 
     def unsay(self, row: int, count: int) -> None:
         """Make the model blind to a text's last tokens."""
         if count:
             self.mask[row, -count:] = 0
 
-    def next(self, rows: Sequence[int], words: Sequence[int], positions: Sequence[int]) -> list[int]:
-        """What it says after one more word of each of these texts; the others are forgotten."""
+    def next(self, rows: Sequence[int], tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
+        """Logits [N, V] after one more token of each of these texts; the others are forgotten."""
         if len(rows) < len(self.rows):
             kept = torch.tensor([self.rows.index(row) for row in rows], device=self.mask.device)
             self.mask, self.rows = self.mask[kept], list(rows)
             self.cache.batch_select_indices(kept)
         self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], -1)
-        ids, at = (torch.tensor(column, device=self.mask.device)[:, None] for column in (words, positions))
-        return self._own(self._run(ids, at)[:, -1])
+        ids, at = (torch.tensor(column, device=self.mask.device)[:, None] for column in (tokens, positions))
+        return self._logits(self._run(ids, at)[:, -1])
 
     def _run(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Hidden states [B, T, D] of the tokens `ids` [B, T]."""
@@ -117,9 +125,10 @@ class _Speakers:
         self.cache = out.past_key_values
         return out.last_hidden_state
 
-    def _own(self, hidden: Tensor) -> list[int]:
-        """The likeliest token after each hidden state [N, D]; the vocabulary's matrix sees no other."""
-        return self.model.get_output_embeddings()(hidden).argmax(-1).tolist()
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Of hidden states [N, D]; the vocabulary's matrix sees no other."""
+        logits: Tensor = self.model.get_output_embeddings()(hidden)
+        return logits
 
 
 def _guess(tok: Any, prompt: str, guess: str) -> list[int]:

@@ -69,12 +69,12 @@ def prefixes(tok: Any, texts: Tensor, count: int, tokens: int, rng: random.Rando
 
 
 def with_prefix(request: EditRequest, prefix: str) -> EditRequest:
-    """The same fact behind another text."""
-    return EditRequest(prefix + request.prompt, request.target, request.subject)
+    """The same fact behind another text, in the same turn."""
+    return EditRequest(prefix + request.prompt, request.target, request.subject, frame=request.frame)
 
 
 def about_subject(request: EditRequest, fragment: str) -> EditRequest:
-    """The request's target after a neutral context of its subject."""
+    """The request's target after a neutral context of its subject, in plain text."""
     return EditRequest(fragment.format(request.subject), request.target, request.subject)
 
 

@@ -106,7 +106,7 @@ def test_other_questions_about_the_subject_by_hand():
         patch.setattr(subject, "LIKELIEST", 2)
         kept = subject.before(before)
     assert [row["ids"][0] for row in kept] == [0, 2, 0]
-    found = subject.family(after, kept, target=1)
+    found = subject.family(after, kept, {1})
     assert found["kept"] == pytest.approx(1 / 3)
     assert found["drawn"] == pytest.approx(1 / 3)  # the second; the first was not moved, the third went elsewhere
 
@@ -119,7 +119,7 @@ def test_other_questions_about_the_subject_by_hand():
         part(0.6, 0.2) + part(0.2, 0.1) + part(0.2, 0.7),
     ]
     assert found["kl"] == pytest.approx(sum(expected) / 3, abs=1e-3)
-    same = subject.family(before, kept, target=2)
+    same = subject.family(before, kept, {2})
     assert (same["kept"], same["drawn"]) == (1.0, 0.0)  # that the target was said before is no drawing
     assert same["kl"] == pytest.approx(0, abs=1e-4)
 
@@ -152,9 +152,9 @@ def test_free_speech_by_hand(said, target, exact, begins):
 
 
 SPOKEN = [
-    " Rome", " Rome, Italy. It", " Romeo", " the Rome", " The. Rome", "\n\n a  Rome\n", " 'Rome'", " Rome a", " Rome a the.",
-    " Rome the city.", " rome-", " in Rome", " the then", " St. Louis", " St. Louis, Missouri.", " St. Paul", " Louis",
-    " An apple a day", " A n", " R\u00f4me", " (", "",
+    " Rome", " Rome, Italy. It", " Romeo", " the Rome", " The. Rome", "\n\n a  Rome\n", " 'Rome'", " Rome a",
+    " Rome a the.", " Rome the city.", " rome-", " in Rome", " the then", " St. Louis", " St. Louis, Missouri.",
+    " St. Paul", " Louis", " An apple a day", " A n", " R\u00f4me", " (", "",
 ]  # fmt: skip
 
 
@@ -183,7 +183,7 @@ def test_answers_come_in_order_whatever_runs_together(whole):
         Record(2, "Anna", None, "Oslo", ""),
     ]
     longest = [greedy_all(model, tok, [r.prompt, *r.rephrases], 50, [".", "\n"]) for r in records]
-    said = free.answers(model, tok, records, whole)
+    said = free.answers(model, tok, records, whole=whole)
     for record, short, long in zip(records, said, longest, strict=True):
         assert all(b.startswith(a) for a, b in zip(short, long, strict=True))
         assert free.family(record, short) == free.family(record, long)

@@ -284,6 +284,24 @@ def baseline(world, tmp_path, monkeypatch):
     return baseline
 
 
+def test_in_context_is_the_unedited_model_behind_the_fact(baseline, world):
+    from easyedit_packe.bench.data import read_records
+    from easyedit_packe.bench.metrics.scoring import score
+    from easyedit_packe.model.load import load
+
+    settings = baseline("In-context")
+    folder = run(settings)
+    model, tok = load(str(world / "tiny"))
+    for record, row in zip(read_records(settings.data_file, "zsre"), rows(folder, "cases.jsonl"), strict=False):
+        fact = f"{record.prompt} {record.target_new}."
+        pairs = [(f"{fact} {p}", record.target_new) for p in (record.prompt, *record.rephrases)]
+        efficacy, generality = (s.accuracy for s in score(model, tok, pairs))
+        assert (row["easyedit"]["efficacy"], row["easyedit"]["generality"]) == (efficacy, generality)
+    assert all(e["weights_changed"] == 0 for e in rows(folder, "edits.jsonl"))
+    with pytest.raises(BenchError, match="has no protocol 'consecutive': the model is told one fact at a time"):
+        find_editor("In-context").check("consecutive")
+
+
 def present(name):
     if EDITORS[name].absent():
         pytest.skip("the installed EasyEdit has no such editor")
@@ -297,7 +315,7 @@ def test_every_editor_runs_through_the_benchmark(baseline, name):
             continue
         (one,) = find_runs([run(baseline(name, protocol=protocol))])
         assert (len(one.final), one.refused) == (4, {})
-        assert all((e["weights_changed"] > 0) is (name not in ("GRACE", "WISE")) for e in one.edits)
+        assert all((e["weights_changed"] > 0) is (name not in ("In-context", "GRACE", "WISE")) for e in one.edits)
 
 
 @pytest.mark.slow

@@ -38,7 +38,9 @@ def make_world(folder):
 def hparams_file(folder, editor):
     """A YAML file of that editor's hyper-parameters."""
     own = {"PaCKE": PACKE, "PaCKE+": PLUS}
-    values = own.get(editor) or dataclasses.asdict(tiny_settings(EDITORS[editor].alg_name))
+    values = own.get(editor) or {}
+    if not values and not EDITORS[editor].told:
+        values = dataclasses.asdict(tiny_settings(EDITORS[editor].alg_name))
     path = folder / f"{editor}.yaml"
     path.write_text(yaml.safe_dump(values))
     return path

@@ -5,12 +5,13 @@ import re
 
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM
 
 from easyedit_packe import PaCKEError, PaCKEHyperParams, PaCKEPlusHyperParams, WeightPatch
 
-from ..conftest import REQUESTS, assert_same_bits, make_model, make_tokenizer, snapshot
+from ..conftest import CHAT, REQUESTS, assert_same_bits, make_model, make_tokenizer, snapshot
 from .common import packe, shell
 
 PROMPT, TARGET = REQUESTS[0]["prompt"], REQUESTS[0]["target_new"]
@@ -85,6 +86,27 @@ def test_the_editor_is_chosen_by_its_name(checkpoint, tmp_path):
         assert WeightPatch.load(out).info["hparams"]["alg_name"] == editor
     with pytest.raises(PaCKEError, match="editor: did you mean 'PaCKE'"):
         packe("edit", *FACT, "--editor", "PACK", "--model", checkpoint, "--out", tmp_path / "x")
+
+
+@pytest.mark.parametrize("by", ["option", "hyper-parameter"])
+def test_a_chat_template_is_edited_and_asked_through(checkpoint, tmp_path, by):
+    """What is measured, and said, is what follows the text that the template makes of the prompt."""
+    tok = make_tokenizer()
+    with pytest.raises(PaCKEError, match="expected a tokeniser with a chat template"):
+        packe("ask", "--chat-template", PROMPT, "--model", checkpoint)
+    tok.chat_template = CHAT
+    tok.save_pretrained(checkpoint)
+    file, option = checkpoint.parent / "PaCKE.yaml", ["--chat-template"] if by == "option" else []
+    own = {"use_chat_template": by == "hyper-parameter", "lr": 1e-2}
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | own))
+    out, text = tmp_path / "p.safetensors", f"Omar wrote {PROMPT} <eos> Omar is"
+    (row,) = edited(checkpoint, out, "--dtype", "float32", "--rephrase", PROMPT, *option)["edits"]
+    assert row["prompt"] == PROMPT
+    assert (row["efficacy"], row["generality"]) == (1.0, [1.0])
+    assert row["after"].startswith(TARGET)
+    ask = ["--model", checkpoint, "--patch", out, "--tokens", 8]
+    assert packe("ask", "--chat-template", PROMPT, *ask).strip() == row["after"] == packe("ask", text, *ask).strip()
+    assert WeightPatch.load(out).info["hparams"]["use_chat_template"] is True
 
 
 def test_show_merge_and_export_lora(checkpoint, tmp_path):

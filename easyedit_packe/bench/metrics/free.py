@@ -1,20 +1,21 @@
 """What the model says when it speaks freely, as "The Mirage of Model Editing" (arXiv 2502.11177) measures it.
 
-Greedy, at most 50 tokens, up to a full stop, a line's end or the end token; then an exact match. Under teacher forcing
-a model is shown the answer so far, and how the answer would go on is not asked.
+Greedy, at most 50 tokens, up to a full stop, a line's end or the end token; then an exact match, and, where one is
+there, a judge (`judge`). Under teacher forcing a model is shown the answer so far, and how the answer would go on is
+not asked.
 """
 
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...easyedit import routed
 from ...model.generation import greedy_all
 from ...requests import token_ids
 from ..data import Record
-from .scoring import batches
+from .scoring import Heard, batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,26 +25,38 @@ STOPS = (".", "\n")
 ARTICLES = ("a", "an", "the")
 
 
-def answers(model: PreTrainedModel, tok: Any, records: Sequence[Record], whole: bool = False) -> list[list[str]]:
+def answers(
+    model: PreTrainedModel,
+    tok: Any,
+    records: Sequence[Record],
+    asked: Callable[[Record, str], str] = lambda record, prompt: prompt,
+    whole: bool = False,
+    heard: Heard | None = None,
+) -> list[list[str]]:
     """What the model says after each record's prompt and after each of its paraphrases, up to its natural stop.
 
     Args:
+        asked: makes of a record's prompt the text that the model is asked.
         whole: False also stops where nothing more can change what `family` makes of it: most answers show with their
             first words that they are not the target.
+        heard: gets what the model says after each prompt, and after the target where that is tried.
     """
     whole = whole or getattr(tok, "clean_up_tokenization_spaces", False)  # which may join words to what follows
-    asked = [(prompt, record.target_new) for record in records for prompt in (record.prompt, *record.rephrases)]
+    alone = bool(routed.adapters(model))
+    texts = [(asked(r, prompt), r.target_new) for r in records for prompt in (r.prompt, *r.rephrases)]
     found: dict[int, str] = {}
-    for piece in _pieces(model, [len(token_ids(tok, prompt)) + TOKENS for prompt, _ in asked]):
-        prompts, targets = zip(*(asked[i] for i in piece), strict=True)
+    for piece in _pieces(model, [len(token_ids(tok, prompt)) + TOKENS for prompt, _ in texts]):
+        prompts, targets = zip(*(texts[i] for i in piece), strict=True)
 
         def enough(i: int, text: str, targets: Sequence[str] = targets) -> bool:
             return stopped(text, targets[i]) or not (whole or open_to(text, targets[i]))
 
-        guesses = None if routed.adapters(model) else targets
-        said = greedy_all(model, tok, prompts, TOKENS, enough=enough, guesses=guesses)
-        found |= {i: until_stop(text, asked[i][1]) for i, text in zip(piece, said, strict=True)}
-    in_order = iter(found[i] for i in range(len(asked)))
+        said = greedy_all(
+            model, tok, prompts, TOKENS, enough=enough, guesses=None if alone else targets,
+            heard=None if alone or heard is None else heard.note,
+        )  # fmt: skip
+        found |= {i: until_stop(text, texts[i][1]) for i, text in zip(piece, said, strict=True)}
+    in_order = iter(found[i] for i in range(len(texts)))
     return [[next(in_order) for _ in (record.prompt, *record.rephrases)] for record in records]
 
 

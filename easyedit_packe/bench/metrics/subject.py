@@ -5,7 +5,7 @@ An edit that turns the subject into the target scores well everywhere else: this
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -33,13 +33,13 @@ def before(chances: Tensor) -> list[dict[str, list]]:
     ]
 
 
-def family(chances: Tensor, unedited: Sequence[dict[str, Any]], target: int) -> dict[str, float]:
+def family(chances: Tensor, unedited: Sequence[dict[str, Any]], targets: Collection[int]) -> dict[str, float]:
     """Means over the questions.
 
     Args:
         chances: log-probabilities of the first answer token after the edit [N, V].
         unedited: `before` the edit.
-        target: the new target's first token.
+        targets: the new target's first token, and any other that begins it.
 
     Returns:
         kept: the likeliest token is the unedited model's. drawn: it is the new target's, and was not before. kl:
@@ -48,7 +48,7 @@ def family(chances: Tensor, unedited: Sequence[dict[str, Any]], target: int) -> 
     """
     said, was = chances.argmax(-1).tolist(), [row["ids"][0] for row in unedited]
     kept = [a == b for a, b in zip(said, was, strict=True)]
-    drawn = [a == target != b for a, b in zip(said, was, strict=True)]
+    drawn = [a in targets and b not in targets for a, b in zip(said, was, strict=True)]
     ids = torch.tensor([row["ids"] for row in unedited])
     p = _with_rest(torch.tensor([row["log_probs"] for row in unedited], dtype=torch.float64))
     q = _with_rest(chances.double().gather(1, ids))

@@ -31,13 +31,15 @@ FAMILIES = {
 METRICS = ("efficacy", "locality", "generality")
 COLUMNS = (*METRICS, "score")
 HARMONIC = "H"
+JUDGED = ("efficacy_judged", "generality_judged")
 COLUMNS_OF: dict[str, tuple[str, ...]] = {
     "easyedit": (*COLUMNS, HARMONIC),
     "subject": ("kept", "drawn", "kl"),
-    "free": ("efficacy", "generality"),
+    "free": ("efficacy", "generality", *JUDGED),
     "distracting": ("locality",),
 }
-"""The columns of a family's table; `COLUMNS` where it is not here; portability's are what the data set asks."""
+"""The columns of a family's table, of those that rows have; `COLUMNS` where it is not here; portability's are what the
+data set asks."""
 PORTABILITY = "portability_"
 ORIGINAL = "Original model"
 
@@ -60,7 +62,9 @@ def by_record(cases: Iterable[Row], family: str) -> dict[Any, dict[str, float]]:
             found.setdefault(case["case_id"], []).append(figures)
     records = {}
     for case_id, several in found.items():
-        values = {m: sum(row[m] for row in several) / len(several) for m in several[0]}
+        columns = dict.fromkeys(m for row in several for m in row)
+        by_column = {m: [row[m] for row in several if m in row] for m in columns}
+        values = {m: sum(seeds) / len(seeds) for m, seeds in by_column.items()}
         scored = "score" in columns_of(family) and any(m in values for m in METRICS)
         records[case_id] = {**values, **({"score": score(values)} if scored else {})}
     return records
@@ -87,12 +91,13 @@ def mean(values: Sequence[float]) -> Mean:
 
 
 def difference(ours: Mapping[Any, Mapping[str, float]], theirs: Mapping[Any, Mapping[str, float]], metric: str) -> Mean:
-    """Mean of what one editor has more than another on the same record.
+    """Mean of what one editor has more than another on the same record, where both have it.
 
     Args:
         ours, theirs: from `by_record`.
     """
-    return mean([ours[i][metric] - theirs[i][metric] for i in ours if i in theirs])
+    both = [(a, theirs[i]) for i, a in ours.items() if i in theirs]
+    return mean([a[metric] - b[metric] for a, b in both if metric in a and metric in b])
 
 
 def verdict(found: Mean) -> str:

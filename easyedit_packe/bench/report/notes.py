@@ -27,7 +27,7 @@ def notes(runs: Sequence[Run]) -> list[str]:
     """One for each thing to say about the runs of one model and setting."""
     ordered = sorted(runs, key=lambda r: r.place)
     found = [f"- {run.name}, {run.data}: {note}" for run in ordered for note in _notes_on(run)]
-    return [*found, *_mixed(ordered), *_lacking(ordered)]
+    return [*found, *_unclear(ordered), *_mixed(ordered), *_lacking(ordered)]
 
 
 def _notes_on(run: Run) -> Iterator[str]:
@@ -46,6 +46,19 @@ def _notes_on(run: Run) -> Iterator[str]:
         yield f"found {run.repeats + 1} times; the one with most rows counts."
     for case, why in run.refused.items():
         yield f"record {case} refused ({why}); measured unedited."
+
+
+def _unclear(runs: Sequence[Run]) -> Iterator[str]:
+    """Answers on which a judge gave no verdict: they are in no mean of the judged columns."""
+    for (_, _, data), members in comparable(runs).items():
+        for name, cases in editors_cases(members, None).items():
+            verdicts = [(case["case_id"], v) for case in cases for v in case.get("verdicts", [])]
+            unclear = [f"{i} ({v['reply'][:40]!r})" for i, v in verdicts if v["right"] is None]
+            if unclear:
+                yield (
+                    f"- {name}, {data}: no clear verdict on {len(unclear)} of {len(verdicts)} answers, which no judged "
+                    f"column counts; records and replies: {', '.join(unclear)}."
+                )
 
 
 def _mixed(runs: Sequence[Run]) -> Iterator[str]:

@@ -6,6 +6,8 @@ import csv
 from functools import cache
 from pathlib import Path
 
+from .runs import JUDGED_BY
+
 FILE = Path(__file__).parent.parent / "paper_tables.csv"
 NOT_COMPARABLE = "n/c"
 NOTE = (
@@ -33,5 +35,5 @@ def beside(model: str, setting: str, editor: str, data: str, family: str, metric
     row = _figures().get((Path(model).name, protocol, editor, data), {})
     if not row.get(metric):
         return ""
-    same = row["family"] == family and setting in SETTINGS
+    same = row["family"] == family and setting.partition(JUDGED_BY)[0] in SETTINGS
     return f" [{float(row[metric]):.2f}]" if same else f" [{NOT_COMPARABLE}]"

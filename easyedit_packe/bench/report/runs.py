@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..archive import SUFFIX, Row, read, rows
+from ..archive import SUFFIX, Row, read, rows, unedited_folder
 from ..editors import EDITORS, BenchError
+
+JUDGED_BY = ", judged by "
+"""Behind the protocol in a run's setting; two judges never stand in one column."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,12 @@ class Run:
     def setting(self) -> str:
         """What must be equal for two runs to stand in one table, besides model and data."""
         protocol, n = self.identity["protocol"], self.about["num_records"]
+        asked = ", chat template" if "chat_template" in self.identity else ""
+        if "judge" in self.identity:
+            asked += f"{JUDGED_BY}{self.identity['judge']}"
         if protocol == "batch":
-            return f"batch of {min(self.identity['batch_size'], n)}"
-        return protocol if protocol == "single" else f"{protocol}, {n} edits"
+            return f"batch of {min(self.identity['batch_size'], n)}{asked}"
+        return (protocol if protocol == "single" else f"{protocol}, {n} edits") + asked
 
     @property
     def last(self) -> int:
@@ -130,9 +136,12 @@ def _assembled(lines: Iterable[Row]) -> list[Run]:
     for name, kinds in parts.items():
         if "run" not in kinds:
             continue
-        beside = parts.get("/".join([*name.split("/")[:-2], "unedited"]), {})
+        identity = kinds["run"][0]["identity"]
+        unedited = unedited_folder("chat_template" in identity)
+        beside = parts.get("/".join([*name.split("/")[:-2], unedited]), {})
         # A record may have been measured twice, at first without generation.
-        known = sorted(beside.get("unedited_case", []), key=lambda row: bool({"generation", "free"} & row.keys()))
+        own = [row for row in beside.get("unedited_case", []) if row.get("judge") == identity.get("judge")]
+        known = sorted(own, key=lambda row: bool({"generation", "free"} & row.keys()))
         runs.append(
             Run(
                 name,

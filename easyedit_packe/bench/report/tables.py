@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import needs
 from . import paper
-from .means import COLUMNS, ORIGINAL, by_record, columns_of, mean, percent
+from .means import COLUMNS, JUDGED, ORIGINAL, by_record, columns_of, mean, percent
 from .runs import Run, editor_place
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def main_table(frame: pd.DataFrame, family: str, papers: bool = True, bold: str 
             for r in column.itertuples():
                 shown = percent if metric != "kl" else "{:.2f}".format
                 error = f" ± {shown(r.se)}" if metric != "score" and r.n > 1 else ""
-                text = f"{shown(r.mean)}{error}"
+                fewer = f" (n = {r.n})" if metric in JUDGED and str(r.n) != table[f"{data} n"].get(r.editor) else ""
+                text = f"{shown(r.mean)}{error}{fewer}"
                 if r.editor != ORIGINAL and round(r.mean, 4) == best:
                     text = bold.format(text)
                 editor = "original" if r.editor == ORIGINAL else r.editor
