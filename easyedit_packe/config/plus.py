@@ -26,9 +26,10 @@ class PaCKEPlusHyperParams(HyperParams):
     value_nodes: Positive | None = None
     """Value nodes that are edited in each layer; null takes all: what is usual elsewhere tells them apart. Fewer make
     the change less specific."""
-    write_at: Literal["all", "subject", "subject_and_target"] = "subject_and_target"
-    """Tokens whose gradient chooses and changes nodes: all, only the subject's, where a fact is looked up, or these and
-    the target's, where its next token is: a long target need then not be written on the subject as a whole."""
+    write_at: Literal["all", "subject", "subject_and_target", "from_subject"] = "subject_and_target"
+    """Tokens whose gradient chooses and changes nodes: all; only the subject's, where a fact is looked up; these and
+    the target's, where its next token is: a long target need then not be written on the subject as a whole; or from the
+    subject's last token on, where subject and relation meet: other facts of the subject then stay."""
     trace: Literal["call", "request"] = "request"
     """What is edited together: all requests of a call, or each request by itself, remembered by the next."""
 
@@ -54,7 +55,19 @@ class PaCKEPlusHyperParams(HyperParams):
     """Ask for the target after this many neutral contexts of the subject ("{} is known for"), too, so that it comes
     however the relation is worded. The price: other facts of the subject are drawn to it."""
 
+    context_margin: float | None = None
+    """Log-odds that the target must have there; null asks for `margin`."""
+    orders: Count = 0
+    """Ask for the target after this many other orders of the prompt's own words, too: at most six."""
+
     # Where nothing may change.
+    contrast: Weight = 0.0
+    """Weight, in the size of a change, of what it does to other subjects in the same relation and to the subject in
+    other relations, against the neutral text's 1."""
+    contrast_names: Count = 16
+    """Other subjects there: invented names, at most 32."""
+    contrast_relations: Count = 8
+    """Other relations there, out of 26 and the neutral contexts that are not asked for the target."""
     null_space: Weight = 10.0
     """Weight, in the size of a change, of what it does to the inputs that a module sees in neutral text and about other
     subjects, and at earlier edits. 0 measures the change itself."""

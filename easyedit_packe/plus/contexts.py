@@ -9,6 +9,7 @@ import hashlib
 import json
 import random
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +32,21 @@ FRAGMENTS = (
     "{} is known for", "In {}, the", "About {}:", "{} comes from", "{} was", "{} has", "{} is",
 )  # fmt: skip
 """Neutral contexts of a subject: they name no relation. The first ones are the most useful."""
+
+ORDERS = (
+    "{subject}. {before} it {after}", "Question: {prompt} Answer:", "{subject} ({words}):",
+    "I asked about {subject}. They said: {prompt}", "{subject}: {prompt}", "{words} {subject}:",
+)  # fmt: skip
+"""Ways to put a prompt's own words together: what stands before and after its subject, and both."""
+
+RELATIONS = (
+    "{} was born in", "{} died in", "{} works as a", "{} is married to", "{} lives in", "{} is located in",
+    "{} was founded by", "{} is owned by", "{} was written by", "{} was released in", "{} is made of",
+    "{} is a member of", "{} plays the", "{} studied at", "{} won the", "{} belongs to", "{} is named after",
+    "The colour of {} is", "The owner of {} is", "The age of {} is", "The father of {} is", "{} looks like a",
+    "{} was first seen in", "{} smells of", "Everyone who knows {} says", "{} is bigger than",
+)  # fmt: skip
+"""What else may be asked of a subject."""
 
 NAMES = (
     "Margaret Holloway", "Dmitri Volkov", "Port Ellery", "The Silent Orchard", "Kenji Tanabe", "Lake Verrin",
@@ -76,6 +92,24 @@ def with_prefix(request: EditRequest, prefix: str) -> EditRequest:
 def about_subject(request: EditRequest, fragment: str) -> EditRequest:
     """The request's target after a neutral context of its subject, in plain text."""
     return EditRequest(fragment.format(request.subject), request.target, request.subject)
+
+
+def in_other_orders(request: EditRequest, count: int) -> list[EditRequest]:
+    """The prompt's own words, put together in `count` other ways: the relation in them, and not its place, is what an
+    edit has to hang on."""
+    before, _, after = request.prompt.partition(request.subject or "")
+    before, after = before.strip(), after.strip()
+    parts = {
+        "subject": request.subject, "before": before[:1].upper() + before[1:], "after": after,
+        "words": f"{before} {after}".strip(), "prompt": request.prompt,
+    }  # fmt: skip
+    texts = [" ".join(order.format(**parts).split()) for order in ORDERS[:count]]
+    return [replace(request, prompt=text) for text in texts]
+
+
+def of_another(request: EditRequest, name: str) -> EditRequest:
+    """The same question about another subject."""
+    return replace(request, prompt=request.prompt.replace(request.subject or "", name), subject=name)
 
 
 def has_subject(request: EditRequest) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..config import PaCKEPlusHyperParams
 from ..requests import Batch, EditRequest, Encoded
 from .background import Background
-from .contexts import FRAGMENTS, about_subject, has_subject, prefixes, with_prefix
+from .contexts import FRAGMENTS, about_subject, has_subject, in_other_orders, prefixes, with_prefix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,6 +40,7 @@ def contexts_of(
             texts = prefixes(tok, background.texts, hparams.prefix_contexts, hparams.prefix_tokens, rng)
             found += [with_prefix(request, text) for text in texts]
         if has_subject(request):
+            found += in_other_orders(request, hparams.orders)
             found += [about_subject(request, f) for f in FRAGMENTS[: hparams.subject_contexts]]
     return found
 
@@ -51,12 +52,19 @@ def leads(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.gather(1, targets).squeeze(1) - others
 
 
-def lacks(lead: Tensor, margin: float) -> Tensor:
+def margins_of(contexts: Sequence[EditRequest], hparams: PaCKEPlusHyperParams) -> list[float]:
+    """The lead that is asked for in each of `contexts_of`."""
+    neutral = {f.format(r.subject) for r in contexts for f in FRAGMENTS}
+    low = hparams.margin if hparams.context_margin is None else hparams.context_margin
+    return [low if r.prompt in neutral else hparams.margin for r in contexts]
+
+
+def lacks(lead: Tensor, margin: float | Tensor) -> Tensor:
     """What each answer token's lead lacks, 0 where it reaches the margin [N]; a lead that is no number stays none."""
     return torch.where(lead >= margin, 0.0, margin + SURPLUS - lead)
 
 
-def asked(lead: Tensor, rows: Sequence[Encoded], margin: float) -> Tensor:
+def asked(lead: Tensor, rows: Sequence[Encoded], margin: float | Tensor) -> Tensor:
     """True at the answer tokens [N] whose lead a change is about: those that lack something; in a row where none
     does, all, which have to stay."""
     by_row = (lead < margin).split([len(e.answer) for e in rows])
@@ -73,8 +81,12 @@ def places(rows: Sequence[Encoded], batch: Batch, write_at: str) -> Tensor:
     for i, e in enumerate(rows):
         length = len(e.ids) - 1
         first, after = (None if write_at == "all" else e.subject) or (0, length)
-        if first == 0:  # a single token would have to change so much that other texts notice
+        if (
+            first == 0 and write_at != "from_subject"
+        ):  # a single token would have to change so much that other texts notice
             after = min(max(after, 3), length)
+        if write_at == "from_subject":
+            first, after = after - 1 if e.subject else 1, length
         found[i, min(max(first, 1), length - 1) : after] = True
         if write_at == "subject_and_target":
             found[i, e.answer_start : length] = True

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,8 @@ from ..packe.rounding import warn_of_rounding
 from ..packe.slices import Slices
 from ..packe.tracing import NodeSets, choose_nodes, factors, module_scores, watch_outputs
 from ..requests import EditRequest, collate, encode
-from .demands import alike, asked, contexts_of, lacks, leads, places
+from .contrast import contrast_moments
+from .demands import alike, asked, contexts_of, lacks, leads, margins_of, places
 from .least_change import Writes, least_change
 from .moments import InputMoments, damping, reach
 from .state import EditMemory
@@ -117,17 +118,32 @@ class PlusRectifier:
         self.background = memory.background.moments
         max_tokens = getattr(model.config, "max_position_embeddings", None)
         self.requests = encode(tok, requests, max_tokens)
-        self.contexts = encode(tok, contexts_of(requests, hparams, memory.background, model, tok), max_tokens)
+        contexts = contexts_of(requests, hparams, memory.background, model, tok)
+        self.contexts = encode(tok, contexts, max_tokens)
         self.subjects = {r.subject for r in requests if r.subject}
         self.others = memory.about_others(self.subjects)
         self.replay = memory.also_about(self.subjects, self.requests)[-hparams.replay :] if hparams.replay else []
         self.rows = self.requests + self.contexts + self.replay
         self.lengths = [len(e.answer) for e in self.rows]
+        self.margins = [hparams.margin] * len(self.rows)
+        self.margins[len(self.requests) : len(self.requests) + len(contexts)] = margins_of(contexts, hparams)
+        self.contrast = InputMoments(sparse=True)
+        if hparams.contrast and hparams.null_space:
+            self.contrast = contrast_moments(model, tok, self.ffn, requests, hparams)
         self.pieces = alike([len(e.ids) - 1 for e in self.rows], hparams.micro_batch_size)
         self.slices = Slices(self.ffn)
         self.critical: dict[str, Tensor] = {}
         self.damping: dict[str, Tensor] = {}
         self.reach: dict[str, Tensor] = {}
+
+    def margin(self, rows: Iterable[int]) -> Tensor:
+        """The lead that each answer token of these rows must have [N]."""
+        return torch.tensor([self.margins[i] for i in rows for _ in range(self.lengths[i])], device=self.device)
+
+    def lacking(self, seen: Seen) -> Tensor:
+        """What each row lacks [R]."""
+        of_tokens = lacks(seen.lead, self.margin(range(len(self.rows))).to(seen.lead))
+        return torch.stack([part.sum() for part in of_tokens.split(self.lengths)])
 
     # The edit
 
@@ -141,7 +157,7 @@ class PlusRectifier:
             history.append(self.terms(seen.lead))
             if step == 0:
                 self.choose(seen)
-            lacking = lacks(seen.lead, hp.margin).sum().item()
+            lacking = self.lacking(seen).sum().item()
             if best is None or lacking < least:
                 least, best, ridge = lacking, seen, max(hp.ridge, ridge / RIDGE_FACTOR)
                 kept = self.slices.weight
@@ -193,7 +209,7 @@ class PlusRectifier:
             leads_of |= zip(piece, lead.detach().split([self.lengths[i] for i in piece]), strict=True)
             of_rows.append(torch.tensor(piece)[at.nonzero()[:, 0]])
             inputs.append([x[at.to(x.device)] for x, _ in watched])
-            wanted = -lead[asked(lead.detach(), rows, self.hparams.margin)].sum()
+            wanted = -lead[asked(lead.detach(), rows, self.margin(piece).to(lead))].sum()
             run = partial(gradients_at, wanted, [y for _, y in watched], at)
             backward.append(run if len(self.pieces) <= HELD else partial(list, run()))
         return Seen(
@@ -207,7 +223,7 @@ class PlusRectifier:
     def change(self, seen: Seen, ridge: float) -> Tensor:
         """The least change of all nodes [N, D] by which, to first order, no row lacks anything
         and rows that lack nothing stay as they are."""
-        lacking = torch.stack([part.sum() for part in lacks(seen.lead, self.hparams.margin).split(self.lengths)])
+        lacking = self.lacking(seen)
         writes = []
         for m in self.ffn.modules:
             hidden, inner = seen.tokens[m.name]
@@ -245,11 +261,12 @@ class PlusRectifier:
         return hidden, inner / (usual + 0.1 * usual.mean())
 
     def damping_of(self, m: FFNModule) -> Tensor:
-        """M of `least_change`, factored: from neutral text, and from where earlier edits live."""
+        """M of `least_change`, factored: neutral text, where earlier edits live, and where this one must not act."""
         index = self.critical[m.name]
         moment = self.background.of_nodes(m, index)
-        earlier = self.memory.moment(m, index, self.others)
-        moment = moment + self.hparams.memory_weight * earlier.to(moment)
+        moment = moment + self.hparams.memory_weight * self.memory.moment(m, index, self.others).to(moment)
+        if self.contrast:
+            moment = moment + self.hparams.contrast * self.contrast.of_nodes(m, index).to(moment)
         return damping(moment, self.background.scale(m), self.hparams.null_space)
 
     def inputs(self, seen: Seen) -> InputMoments:

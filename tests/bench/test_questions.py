@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from easyedit_packe.bench.content.questions import QUESTIONS, Kind, kind_of, questions_about, triples
-from easyedit_packe.plus.contexts import FRAGMENTS
+from easyedit_packe.plus.contexts import FRAGMENTS, ORDERS, RELATIONS
 
 ALL = [(kind, question) for kind, questions in QUESTIONS.items() for question in questions]
 
@@ -38,7 +38,7 @@ def test_a_question_is_a_beginning_about_one_subject(kind, question):
 @pytest.mark.parametrize(("kind", "question"), ALL, ids=lambda x: x)
 def test_a_question_shares_no_wording_with_the_contexts_of_packe_plus(kind, question):
     asked = f" {' '.join(words(question))} "
-    for fragment in FRAGMENTS:
+    for fragment in (*FRAGMENTS, *RELATIONS, *(order.replace("{subject}", "{}") for order in ORDERS)):
         assert not set(triples(question)) & set(triples(fragment)), fragment
         assert f" {' '.join(words(fragment))} " not in asked, fragment  # nor the two words of "{} is"
 
