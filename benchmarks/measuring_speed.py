@@ -4,10 +4,13 @@
     python benchmarks/measuring_speed.py --old old-version --zsre zsre_mend_eval.json \
         --counterfact counterfact-edit.json --json benchmarks/results/speed/measuring-cpu.json
 
-EasyEdit's metrics, ROME's, and what the model says freely after the prompt and one paraphrase. The two versions are two
-processes with a thread each, which take turns, after an edit that is not measured. Seconds are those of the processor,
-which hardly depend on what else the machine does. EasyEdit's and ROME's figures have to be the same; those of free
-answers are not, because 0.1.0 cut them at a comma and after a few tokens.
+EasyEdit's metrics, ROME's, and what the model says freely after the prompt and one paraphrase. "single" measures each
+record after its own edit, which is then rolled back; "consecutive" measures all records after the last of their edits,
+which stay. "everything" is consecutive, with all that is measured today. Edits are PaCKE's and not timed.
+
+The two versions are two processes with a thread each, which take turns. Seconds are those of the processor, which
+hardly depend on what else the machine does. EasyEdit's and ROME's figures have to be the same, to the digit. Those of
+free answers are not compared: 0.1.0 cut them at a comma, and today's may take 50 tokens.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +46,12 @@ def main() -> None:
     if args.version:
         answer(args)
         return
-    results: dict[str, Any] = {"model": MODEL, "n": args.n}
+    results: dict[str, Any] = {
+        "model": MODEL,
+        "n": args.n,
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+    }
     with Version("old", args.old) as old, Version("new", Path(__file__).parent.parent) as new:
         for data in DATA:
             results[data] = compared(old, new, data, args.n)
@@ -52,28 +62,27 @@ def main() -> None:
 
 
 def compared(old: Version, new: Version, data: str, n: int) -> dict[str, float]:
-    """Medians of a record's seconds by each way of measuring, and 0.1.0's over each.
+    """Seconds a record by each way of measuring, the median of records where each is measured by itself; and how many
+    times as long version 0.1.0 takes.
 
     Raises:
         SystemExit: a figure that both have is not the same.
     """
-    seconds: dict[str, list[float]] = {"old": [], "alone": [], "together": [], "everything": []}
-    rows: dict[str, Rows] = {name: [] for name in seconds}
-    for i in range(n):
-        for name, version in (("old", old), ("alone", new)):
-            took, found = version.ask(data, name, i, i + 1)
-            seconds[name].append(took)
-            rows[name] += found
-    for name in ("together", "everything"):
-        took, rows[name] = new.ask(data, name, 0, n)
-        seconds[name].append(took / n)
-    for name in ("alone", "together"):
-        if rows[name] != rows["old"]:
-            different = [pair for pair in zip(rows["old"], rows[name], strict=True) if pair[0] != pair[1]]
-            sys.exit(f"{data}, {name}: not the same figures: {different[0]}")
-    medians = {f"{name}_seconds": statistics.median(took) for name, took in seconds.items()}
-    ratios = {name: medians["old_seconds"] / medians[f"{name}_seconds"] for name in seconds if name != "old"}
-    return {**medians, **{f"old_over_{name}": ratio for name, ratio in ratios.items()}}
+    seconds: dict[str, list[float]] = {}
+    for way, calls in (("single", [[i, i + 1] for i in range(n)]), ("consecutive", [[0, n]])):
+        rows: dict[str, Rows] = {}
+        for call in calls:
+            for name, process in (("old", old), ("new", new)):
+                took, found = process.ask(way, data, *call)
+                seconds.setdefault(f"{way}_{name}", []).append(took / len(found))
+                rows.setdefault(name, []).extend(found)
+        for pair in zip(rows["old"], rows["new"], strict=True):
+            if pair[0] != pair[1]:
+                sys.exit(f"{data}, {way}: not the same figures: {pair}")
+    took, _ = new.ask("everything", data, 0, n)
+    medians = {name: statistics.median(each) for name, each in seconds.items()} | {"everything": took / n}
+    ratios = {way: medians[f"{way}_old"] / medians[f"{way}_new"] for way in ("single", "consecutive")}
+    return {**medians, **{f"{way}_old_over_new": ratio for way, ratio in ratios.items()}}
 
 
 class Version:
@@ -108,36 +117,48 @@ class Version:
 
 
 def answer(args: argparse.Namespace) -> None:
-    ways = VERSIONS[args.version]({"zsre": args.zsre, "counterfact": args.counterfact}, args.n)
+    """Edit and measure whenever a line on the standard input asks for it."""
+    model, tok, hparams, records, measures = VERSIONS[args.version](
+        {name: getattr(args, name) for name in DATA}, args.n
+    )
+    from easyedit_packe import apply_packe_to_model
+
     for line in sys.stdin:
-        data, way, start, stop = json.loads(line)
+        way, data, start, stop = json.loads(line)
+        some, patches = records[data][start:stop], []
+        for record in some if way != "everything" else []:
+            request = {"prompt": record.prompt, "target_new": record.target_new, "subject": record.subject}
+            _, originals = apply_packe_to_model(model, tok, [request], hparams, return_orig_weights=True)
+            patches.append(originals.patch)
         begun = time.process_time()
-        rows = ways[way](data, slice(start, stop))
-        print(json.dumps({"seconds": time.process_time() - begun, "rows": rows}), flush=True)
+        rows = measures["everything" if way == "everything" else "before"](data, some)
+        seconds = time.process_time() - begun
+        for patch in reversed(patches if way == "single" else []):
+            patch.revert(model)
+        print(json.dumps({"seconds": seconds, "rows": rows}), flush=True)
 
 
-Ways = dict[str, Callable[[str, slice], Rows]]
+Measures = dict[str, Callable[[str, Any], Rows]]
+Parts = tuple[Any, Any, Any, dict[str, Any], Measures]
+"""Model, tokeniser, hyper-parameters, records by data set, and what measures them."""
 
 
-def old_version(files: dict[str, str], n: int) -> Ways:
-    from easyedit_packe.easyedit.compat import bridged
-    from easyedit_packe.evaluation import metrics
-    from easyedit_packe.evaluation.datasets import read_records
-    from easyedit_packe.models import load
-
-    from easyedit_packe import PaCKEHyperParams, apply_packe_to_model, register
+def old_version(files: dict[str, str], n: int) -> Parts:
+    compat, metrics, datasets, models = (
+        import_module(f"easyedit_packe.{name}")
+        for name in ("easyedit.compat", "evaluation.metrics", "evaluation.datasets", "models")
+    )
+    from easyedit_packe import PaCKEHyperParams, register
 
     register()
-    model, tok = load(MODEL)
+    model, tok = models.load(MODEL)
     hparams = PaCKEHyperParams.from_hparams(MODEL)
     hparams.device, tok.padding_side = "cpu", "left"
-    records = {data: read_records(file, DATA[data], n) for data, file in files.items()}
-    edit(apply_packe_to_model, model, tok, records, hparams)
 
-    def measured(data: str, some: slice) -> Rows:
+    def before(data: str, records: Any) -> Rows:
         rows = []
-        for record in records[data][some]:
-            with bridged(hparams):
+        for record in records:
+            with compat.bridged(hparams):
                 found = metrics.easyedit_quality(model, tok, record, hparams)
             row = {"easyedit": [found["efficacy"], found["generality"], found["locality_output"]]}
             row["rome"] = metrics.rome_family(model, tok, record, DATA[data])
@@ -145,54 +166,44 @@ def old_version(files: dict[str, str], n: int) -> Ways:
             rows.append(row)
         return rows
 
-    return {"old": measured}
+    records = {data: datasets.read_records(file, DATA[data], n) for data, file in files.items()}
+    return model, tok, hparams, records, {"before": before}
 
 
-def new_version(files: dict[str, str], n: int) -> Ways:
+def new_version(files: dict[str, str], n: int) -> Parts:
     import dataclasses
 
-    from easyedit_packe import PaCKEHyperParams, apply_packe_to_model, register
+    from easyedit_packe import PaCKEHyperParams, register
     from easyedit_packe.bench.data import FORMATS, Record, read_records
     from easyedit_packe.bench.measure import Measure
     from easyedit_packe.model.load import load
 
     register()
     model, tok = load(MODEL)
-    records = {data: read_records(Path(file), data, n) for data, file in files.items()}
-    edit(apply_packe_to_model, model, tok, records, PaCKEHyperParams.from_hparams(MODEL))
 
     class Before(Record):
         """What 0.1.0 measured of a record: one paraphrase, and no other questions about the subject."""
 
         distracting = ()
 
-    def as_before(record: Record) -> Record:
-        few = {"subject": None, "rephrases": record.rephrases[:1], "portability": {}}
-        return Before(**{f.name: getattr(record, f.name) for f in dataclasses.fields(record)} | few)
-
-    def found(data: str, some: slice, view: Callable[[Record], Record] = as_before) -> Rows:
+    def everything(data: str, records: Any) -> Rows:
         measure = Measure(FORMATS[data].compares, generation=True)
-        return list(measure.unedited(model, tok, [view(record) for record in records[data][some]]))
+        return list(measure.unedited(model, tok, records))
 
-    def plain(data: str, some: slice) -> Rows:
-        return [dict(figures(row)) for row in found(data, some)]
+    def before(data: str, records: Any) -> Rows:
+        few = [{"subject": None, "rephrases": r.rephrases[:1], "portability": {}} for r in records]
+        kept = [{f.name: getattr(r, f.name) for f in dataclasses.fields(r)} for r in records]
+        rows = everything(data, [Before(**a | b) for a, b in zip(kept, few, strict=True)])
+        return [dict(figures(row)) for row in rows]
 
     def figures(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         (said,) = row["kept"]["said"]["locality"].values()
         yield "easyedit", [row["easyedit"]["efficacy"], row["easyedit"]["generality"], said]
         yield "rome", row["rome"]
 
-    def everything(data: str, some: slice) -> Rows:
-        return found(data, some, lambda record: record) and []
-
-    return {"alone": plain, "together": plain, "everything": everything}
-
-
-def edit(apply: Any, model: Any, tok: Any, records: dict[str, Any], hparams: Any) -> None:
-    """One fact of each data set, which stays."""
-    for some in records.values():
-        request = {"prompt": some[0].prompt, "target_new": some[0].target_new, "subject": some[0].subject}
-        apply(model, tok, [request], hparams)
+    records = {data: read_records(Path(file), data, n) for data, file in files.items()}
+    hparams = PaCKEHyperParams.from_hparams(MODEL)
+    return model, tok, hparams, records, {"before": before, "everything": everything}
 
 
 VERSIONS = {"old": old_version, "new": new_version}

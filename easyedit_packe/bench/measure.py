@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
+from ..model.generation import Text
 from ..requests import token_ids
 from .data import Probe, Record
 from .metrics import easyedit, free, judge, rome, subject
 from .metrics.judge import Judge
-from .metrics.scoring import Heard, Scored, first_token_chances, score
+from .metrics.scoring import Heard, Scored, first_token_chances, listen, score, wanted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -70,22 +72,20 @@ class Measure:
         for i in range(0, len(records), TOGETHER):
             some = records[i : i + TOGETHER]
             pairs = [self._pairs(record) for record in some]
-            asked = [subject.questions(record) for record in some]
-            heard = Heard()
-            whole = self.asks is not None
-            spoken = (
-                free.answers(model, tok, some, self._asked, whole, heard) if self.generation else [[] for _ in some]
-            )
-            scored = iter(score(model, tok, [pair for of_record in pairs for pair in of_record], heard))
-            prompts = [
-                self._asked(r, question) for r, questions in zip(some, asked, strict=True) for question in questions
-            ]
-            chances = first_token_chances(model, tok, prompts, heard) if prompts else None
-            at = 0
-            for record, mine, questions, said in zip(some, pairs, asked, spoken, strict=True):
-                asked_here = chances[at : at + len(questions)] if chances is not None and questions else None
-                at += len(questions)
-                yield record, [next(scored) for _ in mine], asked_here, said
+            prompts = [[self._asked(record, question) for question in subject.questions(record)] for record in some]
+            heard, texts = Heard(), wanted(tok, itertools.chain(*pairs), itertools.chain(*prompts))
+            spoken = self._spoken(model, tok, some, heard, texts)
+            listen(model, texts, heard)
+            for record, mine, questions, said in zip(some, pairs, prompts, spoken, strict=True):
+                chances = first_token_chances(model, tok, questions, heard) if questions else None
+                yield record, score(model, tok, mine, heard), chances, said
+
+    def _spoken(
+        self, model: PreTrainedModel, tok: Any, records: Sequence[Record], heard: Heard, also: Sequence[Text]
+    ) -> list[list[str]]:
+        if not self.generation:
+            return [[] for _ in records]
+        return free.answers(model, tok, records, self._asked, self.asks is not None, heard, also)
 
     def _pairs(self, record: Record) -> list[tuple[str, str]]:
         distracting = [(p.prompt, p.answer) for p in self._distracting(record)]

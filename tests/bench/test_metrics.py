@@ -54,6 +54,53 @@ def test_answers_are_a_plain_loop_over_tokens(monkeypatch, tokens):
         torch.testing.assert_close(row, alone, rtol=1e-5, atol=1e-5)
 
 
+def passes(model):
+    """The texts of each pass of the model, as token ids without padding."""
+    seen = []
+
+    def note(module, args, given):
+        ids, mask = given["input_ids"], given["attention_mask"]
+        mask = torch.ones_like(ids) if mask is None else mask
+        seen.append({tuple(row[m.bool()].tolist()) for row, m in zip(ids, mask, strict=True)})
+
+    model.base_model.register_forward_pre_hook(note, with_kwargs=True)
+    return seen
+
+
+def test_a_text_is_asked_once():
+    """Answers of one token need what the model says after the prompt alone: any longer text shows that, too."""
+    model, tok = make_model("llama"), make_tokenizer()
+    pairs = [
+        ("Omar plays", "piano"), ("Omar plays", "violin"), ("Omar plays", "the piano violin"), ("Omar plays", ""),
+        ("Omar plays the", "violin"), ("Who wrote", "Oslo"), ("Who wrote", "Oslo"),
+    ]  # fmt: skip
+    alone = [score(model, tok, [pair])[0] for pair in pairs]
+    chances = first_token_chances(model, tok, ["Omar plays", "Who wrote", "Anna"])
+    seen, heard = passes(model), scoring.Heard()
+    for mine, other in zip(score(model, tok, pairs, heard), alone, strict=True):
+        assert (mine.said, mine.hits) == (other.said, other.hits)
+        assert mine.log_prob == pytest.approx(other.log_prob, abs=1e-5)
+    texts = [{tuple(tok(t)["input_ids"]) for t in some} for some in (["Omar plays the piano", "Who wrote"], ["Anna"])]
+    assert seen == texts[:1]
+    torch.testing.assert_close(first_token_chances(model, tok, ["Omar plays", "Who wrote", "Anna"], heard), chances)
+    assert seen == texts
+
+
+@pytest.mark.parametrize("generation", [True, False])
+def test_all_of_a_record_is_asked_in_one_pass(generation):
+    model, tok = make_model("llama"), make_tokenizer()
+    asked = measure.Measure(compares=True, generation=generation)
+    model.generation_config.eos_token_id = list(range(model.config.vocab_size))  # nothing is said after the first word
+    seen = passes(model)
+    (row,) = asked.unedited(model, tok, [RECORD])
+    assert len(seen) == 1
+    pairs = easyedit.pairs(RECORD) + rome.pairs(RECORD, True) + [(p.prompt, p.answer) for p in RECORD.distracting]
+    values, said = easyedit.family(RECORD, score(model, tok, easyedit.pairs(RECORD)))
+    assert row["easyedit"] == values
+    assert row["kept"]["said"]["locality"] == said
+    assert len(seen[0]) < len(set(pairs)) + len(subject.questions(RECORD))
+
+
 def test_texts_that_run_together_are_alike_and_few(monkeypatch):
     monkeypatch.setattr(scoring, "TOKENS", 12)
     assert list(scoring.batches([3, 9, 4, 5, 20])) == [[0, 2], [3], [1], [4]]

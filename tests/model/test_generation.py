@@ -16,14 +16,14 @@ PROMPTS = ["Omar plays", "The author of Grey Tides is", "Anna", "Who wrote Ivo M
 TOKENS = 9
 
 
-def by_generate(model, tok, prompts=PROMPTS):
+def by_generate(model, tok, prompts=PROMPTS, tokens=TOKENS):
     """Token ids, from batches padded on the left, as transformers decodes them; up to the end token."""
     tok = copy.deepcopy(tok)
     tok.padding_side = "left"
     encoded = tok(prompts, return_tensors="pt", padding=True)
     own, ends = model.generation_config, model.generation_config.eos_token_id
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tok.pad_token_id)
-    out = model.generate(**encoded, max_new_tokens=TOKENS, do_sample=False)
+    out = model.generate(**encoded, max_new_tokens=tokens, do_sample=False)
     model.generation_config = own
     ends = [ends] if isinstance(ends, int) else ends or []
     found = out[:, encoded["input_ids"].shape[1] :].tolist()
@@ -100,6 +100,19 @@ def test_guesses_change_nothing_and_right_ones_save_passes(speaker):
     shapes.clear()
     assert greedy_all(model, tok, PROMPTS, 3, guesses=right) == texts(tok, [ids[:3] for ids in whole])
     assert len(shapes) == 1
+
+
+def test_texts_that_repeat_themselves_take_fewer_passes(speaker):
+    """To the last position that the model has, and as far as they do."""
+    model, tok = speaker
+    whole = by_generate(model, tok, tokens=56)
+    assert any(ids[-3:] == ids[-6:-3] or ids[-4:] == ids[-8:-4] for ids in whole)
+    shapes = passes(model)
+    assert greedy_all(model, tok, PROMPTS, 56, guesses=[""] * 4) == texts(tok, whole)
+    assert len(shapes) < 56
+    shapes.clear()
+    assert greedy_all(model, tok, PROMPTS, 56) == texts(tok, whole)
+    assert [tokens for _, tokens in shapes[1:]] == [1] * 55
 
 
 def test_those_that_are_done_are_not_asked_again(speaker):

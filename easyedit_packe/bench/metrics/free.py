@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...easyedit import routed
-from ...model.generation import greedy_all
+from ...model.generation import Text, greedy_all
 from ...requests import token_ids
 from ..data import Record
 from .scoring import Heard, batches
@@ -32,6 +32,7 @@ def answers(
     asked: Callable[[Record, str], str] = lambda record, prompt: prompt,
     whole: bool = False,
     heard: Heard | None = None,
+    also: Sequence[Text] = (),
 ) -> list[list[str]]:
     """What the model says after each record's prompt and after each of its paraphrases, up to its natural stop.
 
@@ -40,12 +41,17 @@ def answers(
         whole: False also stops where nothing more can change what `family` makes of it: most answers show with their
             first words that they are not the target.
         heard: gets what the model says after each prompt, and after the target where that is tried.
+        also: what else will be asked of `heard`. It is asked in the same pass where all fits into one.
     """
     whole = whole or getattr(tok, "clean_up_tokenization_spaces", False)  # which may join words to what follows
     alone = bool(routed.adapters(model))
     texts = [(asked(r, prompt), r.target_new) for r in records for prompt in (r.prompt, *r.rephrases)]
+    lengths = [len(token_ids(tok, prompt)) + TOKENS for prompt, _ in texts]
+    also = heard.missing(also) if heard is not None else ()
+    if alone or len(list(batches([*lengths, *(len(text) for text, _ in also)]))) > 1:
+        also = ()
     found: dict[int, str] = {}
-    for piece in _pieces(model, [len(token_ids(tok, prompt)) + TOKENS for prompt, _ in texts]):
+    for piece in _pieces(model, lengths):
         prompts, targets = zip(*(texts[i] for i in piece), strict=True)
 
         def enough(i: int, text: str, targets: Sequence[str] = targets) -> bool:
@@ -53,7 +59,7 @@ def answers(
 
         said = greedy_all(
             model, tok, prompts, TOKENS, enough=enough, guesses=None if alone else targets,
-            heard=None if alone or heard is None else heard.note,
+            heard=None if alone or heard is None else heard.note, also=also,
         )  # fmt: skip
         found |= {i: until_stop(text, texts[i][1]) for i, text in zip(piece, said, strict=True)}
     in_order = iter(found[i] for i in range(len(texts)))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...easyedit import routed
 from ...model.forward import answer_logits
+from ...model.generation import Text
 from ...requests import EditRequest, Encoded, collate, encode, token_ids
 
 if TYPE_CHECKING:
@@ -57,9 +58,22 @@ class Heard:
         """What `note` was told."""
         return self._after[text]
 
-    def ask(self, model: PreTrainedModel, texts: Sequence[tuple[tuple[int, ...], int]]) -> None:
-        """Note what the model says after each text, and after each beginning of it that has at least so many tokens."""
-        once = _longest((text, least) for text, least in texts if not self._knows(text, least))
+    def missing(self, texts: Iterable[Text]) -> list[Text]:
+        """Without what is known, and without those that another one begins with: it answers for them, too."""
+        chosen: dict[tuple[int, ...], int] = {}
+        begins: dict[tuple[int, ...], tuple[int, ...]] = {}
+        unknown = [(t, least) for t, least in texts if any(t[:n] not in self._after for n in range(least, len(t) + 1))]
+        for text, least in sorted(unknown, key=lambda asked: -len(asked[0])):
+            whole = begins.get(text, text)
+            chosen[whole] = min(least, chosen.get(whole, least))
+            if whole is text:
+                begins |= {text[:end]: text for end in range(1, len(text) + 1)}
+        return list(chosen.items())
+
+    @torch.no_grad()
+    def ask(self, model: PreTrainedModel, texts: Iterable[Text]) -> None:
+        """Note what the model says after each text."""
+        once = self.missing(texts)
         for piece in batches([len(text) for text, _ in once]):
             # The last token is not looked at: what is asked is what the model says in its place.
             batch = collate([Encoded(torch.tensor([*once[i][0], 0]), once[i][1]) for i in piece], model.device)
@@ -67,21 +81,6 @@ class Heard:
             for text, least in (once[i] for i in piece):
                 for end in range(least, len(text) + 1):
                     self.note(text[:end], next(chances))
-
-    def _knows(self, text: tuple[int, ...], least: int) -> bool:
-        return all(text[:end] in self._after for end in range(least, len(text) + 1))
-
-
-def _longest(texts: Iterable[tuple[tuple[int, ...], int]]) -> list[tuple[tuple[int, ...], int]]:
-    """Without those that another one begins with: a pass over that answers for them, too."""
-    chosen: dict[tuple[int, ...], int] = {}
-    begins: dict[tuple[int, ...], tuple[int, ...]] = {}
-    for text, least in sorted(texts, key=lambda asked: -len(asked[0])):
-        whole = begins.get(text, text)
-        chosen[whole] = min(least, chosen.get(whole, least))
-        if whole is text:
-            begins |= {text[:end]: text for end in range(1, len(text) + 1)}
-    return list(chosen.items())
 
 
 @torch.no_grad()
@@ -92,7 +91,7 @@ def score(
 
     An empty answer stands for the one token that the model says next.
     """
-    encoded = [encode(tok, [EditRequest(p, a.strip())])[0] if a.strip() else _next(tok, p) for p, a in pairs]
+    encoded = [_encoded(tok, *pair) for pair in pairs]
     return [_scored(e, said) for e, said in zip(encoded, _said(model, encoded, heard), strict=True)]
 
 
@@ -110,20 +109,38 @@ def first_token_chances(
     return torch.cat(list(_said(model, [_next(tok, p) for p in prompts], heard)))
 
 
+def wanted(tok: Any, pairs: Iterable[tuple[str, str]], prompts: Iterable[str]) -> list[Text]:
+    """What `score` and `first_token_chances` ask of these."""
+    return _texts([*(_encoded(tok, *pair) for pair in pairs), *(_next(tok, p) for p in prompts)])
+
+
+def listen(model: PreTrainedModel, texts: Iterable[Text], heard: Heard) -> None:
+    """Ask all of these at once, unless a router in the model looks at all that it sees."""
+    if not routed.adapters(model):
+        heard.ask(model, texts)
+
+
+def _texts(encoded: Sequence[Encoded]) -> list[Text]:
+    return [(tuple(e.ids[:-1].tolist()), e.answer_start) for e in encoded]
+
+
 def _said(model: PreTrainedModel, encoded: Sequence[Encoded], heard: Heard | None) -> Iterator[Tensor]:
     """Log-probabilities in the place of each text's answer tokens [A, V]; each text is asked by itself where a router
     in the model looks at all that it sees."""
-    texts = [(tuple(e.ids[:-1].tolist()), e.answer_start) for e in encoded]
+    texts = _texts(encoded)
     alone = bool(routed.adapters(model))
     heard = Heard() if heard is None or alone else heard
-    if not alone:
-        heard.ask(model, texts)
+    listen(model, texts, heard)
     for text, least in texts:
         if alone:
             heard = Heard()
             routed.ask_at(model, least - 1)
             heard.ask(model, [(text, least)])
         yield torch.stack([heard.after(text[:end]) for end in range(least, len(text) + 1)])
+
+
+def _encoded(tok: Any, prompt: str, answer: str) -> Encoded:
+    return encode(tok, [EditRequest(prompt, answer.strip())])[0] if answer.strip() else _next(tok, prompt)
 
 
 def _next(tok: Any, prompt: str) -> Encoded:
