@@ -30,7 +30,7 @@ class Measure:
 
     Attributes:
         compares: ROME's metrics compare probabilities (CounterFact); otherwise they are accuracies.
-        generation: also what the model says freely, which takes most of the time.
+        generation: also what the model says freely.
         asks: who says whether that is right; None: nobody.
         turn: makes of a prompt the text that the model is asked; None leaves it as it is.
         told: the record's new fact stands before each question about it, in the same context.

@@ -49,8 +49,8 @@ def greedy_all(
         stops: once the continuation of a prompt has one of these, it is no longer continued.
         enough: from a prompt's index and its continuation so far, whether it need not be continued.
         guesses: how each might go on, "" for unknown. Guesses, also that a text which repeats itself goes on to do so,
-            change nothing; right ones save passes, because the model then looks at several tokens in one. None lets it
-            look at one token after another, as a model must that is no function of each token and those before it.
+            change nothing but rounding; right ones save passes, as the model then looks at several tokens in one. None
+            lets it look at one after another, which a model needs that is no function of each token and those before.
         heard: gets the tokens of each prompt, and of each with a beginning of its guess behind it, and the
             log-probabilities of the token after these [V], float32, on the CPU.
         also: other texts that `heard` gets in the same pass, with each of their beginnings.
