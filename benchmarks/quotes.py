@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,8 @@ def table_text(quote: str, results: Path) -> str:
     study = source(results, name)
     if not isinstance(study, Study):
         raise QuoteError(f"tables are made of studies, and {name} is none.")
-    axes = dict(map(_axis, terms(options["rows"])))
-    columns = dict(map(_column, options["columns"].split("|")))
+    axes = _apart("row", map(_axis, terms(options["rows"])))
+    columns = _apart("column", map(_column, options["columns"].split("|")))
     rows = list(_rows(study, base, axes))
     if not rows:
         raise QuoteError(f"{name} has no such rows: {'; '.join([*base, options['rows']])}.")
@@ -86,6 +86,16 @@ def table_text(quote: str, results: Path) -> str:
     body = [[*(DATA_NAMES.get(v, v) for v in row), *(texts[row, title] for title in columns)] for row in rows]
     table = [[*axes, *columns], [*("---" for _ in axes), *("---:" for _ in columns)], *body]
     return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in table) + "\n"
+
+
+def _apart(what: str, named: Iterable[tuple[str, list[str]]]) -> dict[str, list[str]]:
+    """By name; of two with the same name one would be lost."""
+    found: dict[str, list[str]] = {}
+    for name, terms_of in named:
+        if name in found:
+            raise QuoteError(f"two {what} titles are {name!r}; give one of them another (TITLE = TERMS).")
+        found[name] = terms_of
+    return found
 
 
 def _axis(text: str) -> tuple[str, list[str]]:

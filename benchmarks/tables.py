@@ -6,7 +6,8 @@
 A study is an archive of rows, `benchmarks/results/STUDY.jsonl.zst` (`packe pack FOLDER FILE` makes one). Its tables are
 `benchmarks/results/STUDY/report.md`, `.csv` and `.tex`, the same that `packe report` writes. Studies so far:
 smollm2-135m (20 records of the paper's sample, all editors), plus (100 records, PaCKE and PaCKE+), ablation (PaCKE+'s
-options), costs (what an edit costs, dev records). Figures of speed are in `benchmarks/results/speed/*.json`.
+options), costs (what an edit costs, dev records). Figures of speed are in `benchmarks/results/speed/*.json`, those of
+the lm-evaluation-harness in `benchmarks/results/lm_eval/*.json`.
 
 Quotes in Markdown stand between HTML comments, which no reader sees. Write anything between the two comments, or
 nothing: the next `make tables` fills it in, and tests/docs/test_quotes.py fails where it is not what the rows say.

@@ -18,6 +18,7 @@ from .easyedit import parts
 from .easyedit.adapt import adapt
 from .easyedit.bridge import bridged, needs_cuda
 from .easyedit.locate import Found, import_easyeditor
+from .easyedit.measuring import check_measuring
 from .editor import apply_packe_plus_to_model, apply_packe_to_model
 from .errors import EasyEditError, HyperParamsError, RequestError, one_of
 from .model.chat import MARK, in_turn
@@ -43,10 +44,12 @@ def register() -> Found:
     call changes nothing.
 
     Afterwards `BaseEditor.from_hparams(PaCKEHyperParams.from_hparams(...))` works, and so do its `edit`,
-    `batch_edit` and, where the release has them, `edit_requests`, `normal_edit` and `generate_edit`. In both
-    releases, and for EasyEdit's own editors too, `model_name` may then be a `LoadedModel` or a name that
+    `batch_edit` and, where the release has them, `edit_requests`, `normal_edit`, `generate_edit` and `edit_dataset`.
+    In both releases, and for EasyEdit's own editors too, `model_name` may then be a `LoadedModel` or a name that
     `packe model fetch` knows, `device` may be "cpu", `edit` takes any `batch_size`, and edits are rolled back unless
-    `sequential_edit=True`.
+    `sequential_edit=True`. Either way each edit is measured right after it is made, so that what later edits do to
+    it does not show; `packe bench protocol=consecutive` measures after the last. For PaCKE and PaCKE+, options of
+    measuring that the release would pass over in silence are errors.
 
     Returns:
         Which EasyEdit was found.
@@ -61,7 +64,7 @@ def register() -> Found:
         editors[name] = baselines.baseline(name)[0]
     adapt(editors)
     _make_batchable(parts.batch_editor())
-    _bridge(parts.base_editor())
+    _bridge(parts.base_editor(), found)
     return found
 
 
@@ -159,7 +162,11 @@ def _make_batchable(batch_editor: Any) -> None:
     batch_editor.is_batchable_method = staticmethod(is_batchable_method)
 
 
-def _bridge(base_editor: Any) -> None:
+class NoSuchMethod(EasyEditError, AttributeError):
+    """`BaseEditor` of this release lacks a method that the other release's has."""
+
+
+def _bridge(base_editor: Any, found: Found) -> None:
     if getattr(base_editor.__init__, _MARK, False):
         return
     only_cuda = needs_cuda()
@@ -180,13 +187,21 @@ def _bridge(base_editor: Any) -> None:
 
     setattr(__init__, _MARK, True)
     base_editor.__init__ = __init__
-    for method in _METHODS:
-        original = getattr(base_editor, method, None)
-        if original is not None:
-            setattr(base_editor, method, _bridged_method(original, only_cuda, has_sequential))
+    known = [method for method in _METHODS if hasattr(base_editor, method)]
+    for method in known:
+        setattr(
+            base_editor, method, _bridged_method(getattr(base_editor, method), only_cuda, has_sequential, str(found))
+        )
+
+    def __getattr__(self: Any, name: str) -> Any:
+        if name in _METHODS:
+            raise NoSuchMethod(f"{found} has no BaseEditor.{name}; it has {', '.join(known)}.")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    base_editor.__getattr__ = __getattr__
 
 
-def _bridged_method(original: Any, only_cuda: bool, has_sequential: bool) -> Any:
+def _bridged_method(original: Any, only_cuda: bool, has_sequential: bool, release: str) -> Any:
     one_by_one = original.__name__ in ("edit", "edit_requests", "generate_edit")
     signature = inspect.signature(original)
 
@@ -195,6 +210,7 @@ def _bridged_method(original: Any, only_cuda: bool, has_sequential: bool) -> Any
         with bridged(self.hparams, only_cuda):
             if self.alg_name in OWN:
                 # EasyEdit measures before it edits, and its metrics fail obscurely on requests that cannot be edited.
+                check_measuring(original.__name__, kwargs, self.hparams, only_cuda, release)
                 _check_template(self, only_cuda)
                 _check_requests(signature.bind_partial(self, *args, **kwargs).arguments)
             if one_by_one and hasattr(self.hparams, "batch_size"):

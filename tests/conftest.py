@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by transformers when it is imported
+
 from pathlib import Path
 
 import pytest
@@ -21,8 +24,6 @@ from transformers import (
 )
 
 from easyedit_packe.cache import cache_dir
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"

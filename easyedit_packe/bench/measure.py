@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
+from ..model.generation import Text
 from ..requests import token_ids
 from .data import Probe, Record
 from .metrics import easyedit, free, judge, rome, subject
 from .metrics.judge import Judge
-from .metrics.scoring import Scored, first_token_chances, score
+from .metrics.scoring import Heard, Scored, first_token_chances, listen, score, wanted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,7 +30,7 @@ class Measure:
 
     Attributes:
         compares: ROME's metrics compare probabilities (CounterFact); otherwise they are accuracies.
-        generation: also what the model says freely, which takes most of the time.
+        generation: also what the model says freely.
         asks: who says whether that is right; None: nobody.
         turn: makes of a prompt the text that the model is asked; None leaves it as it is.
         told: the record's new fact stands before each question about it, in the same context.
@@ -43,17 +44,17 @@ class Measure:
 
     def unedited(self, model: PreTrainedModel, tok: Any, records: Sequence[Record]) -> Iterator[dict[str, Any]]:
         """A row for each record, with what later rows are held against: `kept`, plain values."""
-        for record, scored, chances in self._scored(model, tok, records):
+        for record, scored, chances, spoken in self._scored(model, tok, records):
             parts, said = self._families(record, scored)
             chances_kept = subject.before(chances) if chances is not None else []
             row = {**parts, "kept": {"said": said, "subject": chances_kept}}
-            yield row | self._free(model, tok, record)
+            yield row | self._free(record, spoken)
 
     def edited(
         self, model: PreTrainedModel, tok: Any, records: Sequence[Record], unedited: Mapping[int, Mapping[str, Any]]
     ) -> Iterator[dict[str, Any]]:
         """A row for each record, held against that of the unedited model."""
-        for record, scored, chances in self._scored(model, tok, records):
+        for record, scored, chances, spoken in self._scored(model, tok, records):
             parts, said = self._families(record, scored)
             before = unedited[record.case_id]["kept"]
             parts["easyedit"] |= easyedit.locality(said["locality"], before["said"]["locality"])
@@ -61,26 +62,30 @@ class Measure:
                 parts["distracting"] = easyedit.locality(said["distracting"], before["said"]["distracting"])
             if chances is not None:
                 parts["subject"] = subject.family(chances, before["subject"], self._first_tokens(tok, record))
-            yield parts | self._free(model, tok, record)
+            yield parts | self._free(record, spoken)
 
     def _scored(
         self, model: PreTrainedModel, tok: Any, records: Sequence[Record]
-    ) -> Iterator[tuple[Record, list[Scored], Any]]:
-        """Each record with its scored pairs, and the first tokens' chances of its questions, from common batches."""
+    ) -> Iterator[tuple[Record, list[Scored], Any, list[str]]]:
+        """Each record with its scored pairs, the first tokens' chances of its questions, and what the model says
+        freely, from common batches."""
         for i in range(0, len(records), TOGETHER):
             some = records[i : i + TOGETHER]
             pairs = [self._pairs(record) for record in some]
-            asked = [subject.questions(record) for record in some]
-            scored = iter(score(model, tok, [pair for of_record in pairs for pair in of_record]))
-            prompts = [
-                self._asked(r, question) for r, questions in zip(some, asked, strict=True) for question in questions
-            ]
-            chances = first_token_chances(model, tok, prompts) if prompts else None
-            at = 0
-            for record, mine, questions in zip(some, pairs, asked, strict=True):
-                asked_here = chances[at : at + len(questions)] if chances is not None and questions else None
-                at += len(questions)
-                yield record, [next(scored) for _ in mine], asked_here
+            prompts = [[self._asked(record, question) for question in subject.questions(record)] for record in some]
+            heard, texts = Heard(), wanted(tok, itertools.chain(*pairs), itertools.chain(*prompts))
+            spoken = self._spoken(model, tok, some, heard, texts)
+            listen(model, texts, heard)
+            for record, mine, questions, said in zip(some, pairs, prompts, spoken, strict=True):
+                chances = first_token_chances(model, tok, questions, heard) if questions else None
+                yield record, score(model, tok, mine, heard), chances, said
+
+    def _spoken(
+        self, model: PreTrainedModel, tok: Any, records: Sequence[Record], heard: Heard, also: Sequence[Text]
+    ) -> list[list[str]]:
+        if not self.generation:
+            return [[] for _ in records]
+        return free.answers(model, tok, records, self._asked, self.asks is not None, heard, also)
 
     def _pairs(self, record: Record) -> list[tuple[str, str]]:
         distracting = [(p.prompt, p.answer) for p in self._distracting(record)]
@@ -113,10 +118,9 @@ class Measure:
         distracting = {"neighborhood": [list(s.said) for s in scored[second:]]} if self._distracting(record) else {}
         return parts, {"locality": said, "distracting": distracting}
 
-    def _free(self, model: PreTrainedModel, tok: Any, record: Record) -> dict[str, Any]:
+    def _free(self, record: Record, said: Sequence[str]) -> dict[str, Any]:
         if not self.generation:
             return {}
-        said = free.answers(model, tok, record, partial(self._asked, record))
         figures = free.family(record, said)
         if self.asks is None:
             return {"free": figures}

@@ -49,7 +49,7 @@ class Settings:
     checkpoint_every: int = 10
     """consecutive only: edits after which the state is saved for resuming."""
     generation: bool = True
-    """Also measure what the model says freely, which takes most of the time of measuring."""
+    """Also measure what the model says freely."""
     judge: str = ""
     """A model that says whether a free answer is right; empty: none is asked. Its key is that of OPENAI_API_KEY."""
     judge_url: str | None = None

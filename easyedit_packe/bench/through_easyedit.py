@@ -28,7 +28,8 @@ def summarise(metrics: Sequence[dict[str, Any]], seconds: float, easyedit: str, 
 
     Returns:
         efficacy (`rewrite_acc`), generality (`rephrase_acc`), locality (mean of all `*_acc` under `locality`), each
-        with its standard error, score (mean of the three), n, seconds_per_edit, easyedit.
+        with its standard error, score (mean of the three), n, seconds_per_edit, easyedit. None where there is no value,
+        as the standard error of a single one.
     """
     post = [m["post"] for m in metrics]
     values = {
@@ -36,11 +37,10 @@ def summarise(metrics: Sequence[dict[str, Any]], seconds: float, easyedit: str, 
         "generality": [float(np.mean(p["rephrase_acc"])) for p in post if "rephrase_acc" in p],
         "locality": [float(np.mean(v)) for p in post for k, v in p.get("locality", {}).items() if k.endswith("_acc")],
     }
-    means = {k: float(np.mean(v)) if v else float("nan") for k, v in values.items()}
-    errors = {
-        f"{k}_se": float(np.std(v, ddof=1) / len(v) ** 0.5) if len(v) > 1 else float("nan") for k, v in values.items()
-    }
-    score = float(np.mean(list(means.values())))
+    means = {k: float(np.mean(v)) if v else None for k, v in values.items()}
+    errors = {f"{k}_se": float(np.std(v, ddof=1) / len(v) ** 0.5) if len(v) > 1 else None for k, v in values.items()}
+    known = [mean for mean in means.values() if mean is not None]
+    score = float(np.mean(known)) if len(known) == len(means) else None
     return {
         **means,
         "score": score,
@@ -122,7 +122,7 @@ def edit_records(editor: Any, records: Sequence[Record], sequential: bool = Fals
 
 
 def main(data_type: str, argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """`examples/run_zsre.py` and `run_counterfact.py`: EasyEdit's flags, EasyEdit's metrics, one summary."""
+    """`examples/run_*.py`: EasyEdit's flags, EasyEdit's metrics, one summary."""
     parser = argparse.ArgumentParser(description=f"Edit {data_type} records one by one with any editor of EasyEdit.")
     parser.add_argument("--editing_method", default="PaCKE", help="PaCKE, or an editor that the EasyEdit found has")
     parser.add_argument(
@@ -131,7 +131,11 @@ def main(data_type: str, argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--data_dir", required=True, help="folder with the data file, or the file itself")
     parser.add_argument("--data_type", default=data_type, choices=[*DATA_TYPES, *FORMATS])
     parser.add_argument("--ds_size", type=int, help="how many records, from the first on (default: all)")
-    parser.add_argument("--sequential_edit", action="store_true", help="do not roll edits back")
+    parser.add_argument(
+        "--sequential_edit", action="store_true",
+        help="do not roll edits back; EasyEdit measures each right after it is made, so what later edits do to it does "
+        "not show (packe bench protocol=consecutive measures after the last)",
+    )  # fmt: skip
     parser.add_argument("--metrics_save_dir", default="./output", help="gets <method>_results.json and summary.json")
     args = parser.parse_args(argv)
 
@@ -175,8 +179,12 @@ def _print(summary: dict[str, Any], folder: Path) -> None:
     table = Table(title=f"{summary['editor']} on {summary['data']}, n = {summary['n']}, {summary['protocol']}")
     for column in ("efficacy", "generality", "locality", "score", "seconds / edit"):
         table.add_column(column, justify="right")
-    cells = [f"{summary[k]:.3f} ± {summary[f'{k}_se']:.3f}" for k in ("efficacy", "generality", "locality")]
-    table.add_row(*cells, f"{summary['score']:.3f}", f"{summary['seconds_per_edit']:.2f}")
+    cells = [_cell(summary[k], summary[f"{k}_se"]) for k in ("efficacy", "generality", "locality")]
+    table.add_row(*cells, _cell(summary["score"]), f"{summary['seconds_per_edit']:.2f}")
     console = Console()
     console.print(table)
     console.print(f"{summary['easyedit']}; details in {folder}/", highlight=False)
+
+
+def _cell(mean: float | None, error: float | None = None) -> str:
+    return "/" if mean is None else f"{mean:.3f}" if error is None else f"{mean:.3f} ± {error:.3f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import re
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ from typing import Annotated
 import typer
 
 from ..errors import needs
+from .options import DEFAULT_MODEL
 
 SETTINGS = Path(__file__).parent.parent / "bench" / "settings.py"
+VARIABLE = re.compile(r"\$\{oc\.env:(\w+),(.+)\}")
+"""How OmegaConf writes a variable of the environment, and what stands for it where it is not set."""
 WIDTH = 100
 
 
@@ -70,8 +74,8 @@ def _need_the_extra() -> None:
 def _help() -> str:
     """Every setting in its own words, read from the source: Hydra and what it would load take seconds."""
     settings = "\n".join(
-        textwrap.fill(text, WIDTH, initial_indent=f"  {name:<18}", subsequent_indent=" " * 20)
-        for name, text in _settings()
+        textwrap.fill(f"{text} (default: {default})", WIDTH, initial_indent=f"  {name:<18}", subsequent_indent=" " * 20)
+        for name, text, default in _settings()
     )
     return f"""\
 Run one editor on one data set by one protocol; killed at any moment, the same command goes on where it stopped.
@@ -86,11 +90,27 @@ Settings, as key=value; `packe bench --cfg job` prints their values, `packe benc
 {settings}"""
 
 
-def _settings() -> Iterator[tuple[str, str]]:
-    """(name, meaning) of each field of `bench.settings.Settings`: the text that stands under it."""
+def _settings() -> Iterator[tuple[str, str, str]]:
+    """(name, meaning, default) of each field of `bench.settings.Settings`; the meaning is the text under it."""
     source = ast.parse(SETTINGS.read_text(encoding="utf-8"))
     (body,) = [c.body for c in source.body if isinstance(c, ast.ClassDef) and c.name == "Settings"]
     for field, below in itertools.pairwise(body):
         match field, below:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                yield name, " ".join(text.split())
+            case ast.AnnAssign(target=ast.Name(id=name), value=default), ast.Expr(value=ast.Constant(value=str(text))):
+                yield name, " ".join(text.split()), _written(default)
+
+
+def _written(default: ast.expr | None) -> str:
+    """A default as it is written on the command line."""
+    match default:
+        case ast.Constant(value=None):
+            return "null"
+        case ast.Constant(value=str(text)):
+            return VARIABLE.sub(r"$\1, or \2", text) or "empty"
+        case ast.Constant(value=value):
+            return str(value).lower()
+        case ast.Name(id="DEFAULT_MODEL"):
+            return DEFAULT_MODEL
+        case ast.Call(keywords=[ast.keyword(value=ast.Name(id=factory))]):
+            return {"list": "[]", "dict": "{}"}[factory]
+    raise NotImplementedError(f"a default that the help cannot show: {ast.dump(default) if default else None}")

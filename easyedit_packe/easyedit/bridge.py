@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 from collections.abc import Iterator
@@ -59,8 +60,8 @@ def bridged(hparams: Any, only_cuda: bool | None = None) -> Iterator[None]:
             are put back afterwards.
         only_cuda: the release writes `cuda:{device}` everywhere; None finds out.
 
-    Decoder layers give the PyPI release the tuple that it reads, whichever transformers is installed, and missing
-    statistics are an error that names their remedy instead of a download.
+    Decoder layers give the PyPI release the tuple that it reads, whichever transformers is installed; HEAD's sampling
+    sees the whole text; and missing statistics are an error that names their remedy instead of a download.
 
     Raises:
         HyperParamsError: the device is not there.
@@ -69,8 +70,7 @@ def bridged(hparams: Any, only_cuda: bool | None = None) -> Iterator[None]:
     kept = {name: getattr(hparams, name) for name in ("device", "batch_size") if hasattr(hparams, name)}
     with ExitStack() as stack:
         stack.enter_context(_no_download(hparams))
-        if only_cuda:
-            stack.enter_context(_layers_return_tuples())
+        stack.enter_context(_layers_return_tuples() if only_cuda else _sampling_sees_the_whole_text())
         stack.enter_context(_device(hparams, only_cuda, kept))
         yield
 
@@ -106,6 +106,26 @@ def _no_download(hparams: Any) -> Iterator[None]:
             module = host(path)
             if module is not None:
                 stack.enter_context(swapped(module, load_dataset=load_dataset))
+        yield
+
+
+@contextmanager
+def _sampling_sees_the_whole_text() -> Iterator[None]:
+    """For EasyEdit's measure of fluency, whatever the model is called.
+
+    HEAD hands each step of its sampling a mask that is one token wide, and transformers 5 takes everything behind it
+    for padding: the model sees the first token alone. For the names of some models HEAD hands over no mask, which is
+    right for a single prompt. Editors that sample several prompts belong to `fresh_state`.
+    """
+    module = host("evaluate.evaluate_utils")
+    sample = module.generate_fast
+
+    @functools.wraps(sample)
+    def generate_fast(model: Any, *args: Any, **kwargs: Any) -> list[str]:
+        with swapped(model, name_or_path="llama"):
+            return sample(model, *args, **kwargs)
+
+    with swapped(module, generate_fast=generate_fast):
         yield
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import itertools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 
-from ..requests import EditRequest, encode
+from ..errors import RequestError
+from ..requests import EditRequest, encode, token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+AHEAD = 24
+"""Tokens that texts which repeat themselves are taken to go on with, of all texts of a pass together."""
+
+Enough = Callable[[int, str], bool]
+Text = tuple[tuple[int, ...], int]
+"""Tokens, and how many of them at least: the text, and all its beginnings that are not shorter."""
+Heard = Callable[[tuple[int, ...], Tensor], None]
 
 
 def greedy(model: PreTrainedModel, tok: Any, prompt: str, tokens: int = 8) -> str:
@@ -23,45 +31,143 @@ def greedy(model: PreTrainedModel, tok: Any, prompt: str, tokens: int = 8) -> st
 
 @torch.no_grad()
 def greedy_all(
-    model: PreTrainedModel, tok: Any, prompts: Sequence[str], tokens: int, stops: Sequence[str] = ()
+    model: PreTrainedModel,
+    tok: Any,
+    prompts: Sequence[str],
+    tokens: int,
+    stops: Sequence[str] = (),
+    enough: Enough | None = None,
+    guesses: Sequence[str] | None = None,
+    heard: Heard | None = None,
+    also: Sequence[Text] = (),
 ) -> list[str]:
-    """The greedy continuation of each prompt, from one padded batch; the tokeniser's padding side is put back.
+    """The greedy continuation of each prompt, from one padded batch: what `generate` gives with no setting but its end
+    tokens. A repetition penalty, or any other change of the model's scores, would not be greedy decoding.
 
     Args:
         tokens: at most so many.
         stops: once the continuation of a prompt has one of these, it is no longer continued.
+        enough: from a prompt's index and its continuation so far, whether it need not be continued.
+        guesses: how each might go on, "" for unknown. Guesses, also that a text which repeats itself goes on to do so,
+            change nothing but rounding; right ones save passes, as the model then looks at several tokens in one. None
+            lets it look at one after another, which a model needs that is no function of each token and those before.
+        heard: gets the tokens of each prompt, and of each with a beginning of its guess behind it, and the
+            log-probabilities of the token after these [V], float32, on the CPU.
+        also: other texts that `heard` gets in the same pass, with each of their beginnings.
+
+    Raises:
+        RequestError: a prompt without tokens.
     """
-    side, tok.padding_side = tok.padding_side, "left"
-    try:
-        encoded = tok(list(prompts), return_tensors="pt", padding=len(prompts) > 1).to(model.device)
-    finally:
-        tok.padding_side = side
-    start = encoded["input_ids"].shape[1]
+    asked = [token_ids(tok, prompt) for prompt in prompts]
+    if not all(asked):
+        raise RequestError(f"the prompt {prompts[asked.index([])]!r} tokenises to nothing; give a longer prompt.")
+    guessed = [_guess(tok, *pair)[: tokens - 1] for pair in zip(prompts, guesses or [""] * len(asked), strict=True)]
+    ends = _end_tokens(model)
+    said: list[list[int]] = [[] for _ in asked]
 
-    def stopped(ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
-        said = tok.batch_decode(ids[:, start:], skip_special_tokens=True)
-        return torch.tensor([any(stop in text.lstrip() for stop in stops) for text in said], device=ids.device)
+    def goes_on(i: int, token: int) -> bool:
+        said[i].append(token)
+        if token in ends or len(said[i]) >= tokens:
+            return False
+        text = tok.decode(said[i], skip_special_tokens=True)
+        return not any(stop in text.lstrip() for stop in stops) and not (enough is not None and enough(i, text))
 
-    with _plain_decoding(model, tok):
-        out = model.generate(
-            **encoded, max_new_tokens=tokens, do_sample=False, stopping_criteria=[stopped] if stops else None
-        )
-    return tok.batch_decode(out[:, start:], skip_special_tokens=True)
+    batch, left = _Speakers(model), list(range(len(asked)))
+    logits = batch.first([(*a, *g) for a, g in zip(asked, guessed, strict=True)], list(map(len, asked)), heard, also)
+    while left:
+        own, going = iter(logits.argmax(-1).tolist()), []
+        for i, guess in zip(left, guessed, strict=True):
+            right = 0
+            words = [next(own) for _ in range(len(guess) + 1)]
+            while goes_on(i, words[right]):
+                if right == len(guess) or words[right] != guess[right]:
+                    going.append(i)
+                    break
+                right += 1
+            batch.unsay(i, len(guess) - right)
+        left = going
+        ahead = AHEAD // len(left) if left and guesses else 0
+        guessed = [_again(said[i], min(ahead, tokens - len(said[i]) - 1)) for i in left]
+        if left:
+            new = [[said[i][-1], *guess] for i, guess in zip(left, guessed, strict=True)]
+            logits = batch.after(left, new, [len(n) for n in new])
+    return tok.batch_decode(said, skip_special_tokens=True)
 
 
-@contextmanager
-def _plain_decoding(model: PreTrainedModel, tok: Any) -> Iterator[None]:
-    """While active, only the end tokens of the model's own settings count: a repetition penalty, or any other change
-    of the model's scores, would not be greedy decoding."""
-    own = model.generation_config
-    pad = tok.pad_token_id if tok.pad_token_id is not None else tok.eos_token_id
-    model.generation_config = GenerationConfig(
-        bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=pad
-    )
-    try:
-        yield
-    finally:
-        model.generation_config = own
+class _Speakers:
+    """Texts of a batch, and what the model remembers of them."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.cache: Any = None
+        self.rows: list[int] = []
+
+    def first(
+        self, texts: Sequence[tuple[int, ...]], least: Sequence[int], heard: Heard | None, also: Sequence[Text]
+    ) -> Tensor:
+        """Logits after each text, and after each beginning of it that has at least so many tokens."""
+        mine = list(zip(texts, least, strict=True))
+        known = {text[:end] for text, n in mine for end in range(n, len(text) + 1)}
+        mine += [(t, n) for t, n in also if not all(t[:end] in known for end in range(n, len(t) + 1))]
+        logits = self.after(range(len(mine)), [text for text, _ in mine], [len(text) - n + 1 for text, n in mine])
+        if heard is not None:
+            chances = iter(logits.float().log_softmax(-1).cpu())
+            for text, n in mine:
+                for end in range(n, len(text) + 1):
+                    heard(text[:end], next(chances))
+        return logits[: sum(len(text) - n + 1 for text, n in mine[: len(texts)])]
+
+    def after(self, rows: Sequence[int], new: Sequence[Sequence[int]], last: Sequence[int]) -> Tensor:
+        """Logits [sum of `last`, V] after each of the last tokens of what is new in these texts; others are forgotten.
+
+        What is new is padded on the left. The vocabulary's matrix sees no other hidden state.
+        """
+        width, device = max(map(len, new)), self.model.device
+        ids = torch.tensor([[0] * (width - len(n)) + list(n) for n in new], device=device)
+        mask = torch.tensor([[0] * (width - len(n)) + [1] * len(n) for n in new], device=device)
+        if self.cache is None:
+            self.mask = mask
+        else:
+            kept = torch.tensor([self.rows.index(row) for row in rows], device=device)
+            if len(rows) < len(self.rows):
+                self.cache.batch_select_indices(kept)
+            self.mask = torch.cat([self.mask[kept], mask], -1)
+        self.rows = list(rows)
+        out = self.model.base_model(
+            input_ids=ids, attention_mask=self.mask, past_key_values=self.cache, use_cache=True,
+            position_ids=(self.mask.cumsum(-1) - 1).clamp(min=0)[:, -width:],
+        )  # fmt: skip
+        self.cache, hidden = out.past_key_values, out.last_hidden_state
+        places = [(row, -n + k) for row, n in enumerate(last) for k in range(n)]
+        at = (torch.tensor(axis, device=hidden.device) for axis in zip(*places, strict=True))
+        logits: Tensor = self.model.get_output_embeddings()(hidden[tuple(at)])
+        return logits
+
+    def unsay(self, row: int, count: int) -> None:
+        """Make the model blind to a text's last tokens."""
+        if count:
+            self.mask[self.rows.index(row), -count:] = 0
+
+
+def _again(said: Sequence[int], count: int) -> list[int]:
+    """How a text goes on that says the same again and again, as those of damaged models do; else nothing."""
+    for period in range(1, 1 + len(said) // 2):
+        if said[-period:] == said[-2 * period : -period]:
+            return list(itertools.islice(itertools.cycle(said[-period:]), count))
+    return []
+
+
+def _guess(tok: Any, prompt: str, guess: str) -> list[int]:
+    """A continuation's tokens, where it leaves the prompt's as they are."""
+    if not guess:
+        return []
+    ids, whole = token_ids(tok, prompt), token_ids(tok, f"{prompt} {guess}")
+    return whole[len(ids) :] if whole[: len(ids)] == ids else []
+
+
+def _end_tokens(model: PreTrainedModel) -> set[int]:
+    ends = model.generation_config.eos_token_id
+    return set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from easyedit_packe.bench import measure
 from easyedit_packe.bench.data import Probe, Record
 from easyedit_packe.bench.metrics import easyedit, free, rome, scoring, subject, text
 from easyedit_packe.bench.metrics.scoring import Scored, first_token_chances, score
+from easyedit_packe.model.generation import greedy, greedy_all
 
 from ..conftest import make_model, make_tokenizer
 
@@ -51,6 +52,53 @@ def test_answers_are_a_plain_loop_over_tokens(monkeypatch, tokens):
         with torch.no_grad():
             alone = torch.log_softmax(model(torch.tensor([tok(prompt)["input_ids"]])).logits[0, -1], -1)
         torch.testing.assert_close(row, alone, rtol=1e-5, atol=1e-5)
+
+
+def passes(model):
+    """The texts of each pass of the model, as token ids without padding."""
+    seen = []
+
+    def note(module, args, given):
+        ids, mask = given["input_ids"], given["attention_mask"]
+        mask = torch.ones_like(ids) if mask is None else mask
+        seen.append({tuple(row[m.bool()].tolist()) for row, m in zip(ids, mask, strict=True)})
+
+    model.base_model.register_forward_pre_hook(note, with_kwargs=True)
+    return seen
+
+
+def test_a_text_is_asked_once():
+    """Answers of one token need what the model says after the prompt alone: any longer text shows that, too."""
+    model, tok = make_model("llama"), make_tokenizer()
+    pairs = [
+        ("Omar plays", "piano"), ("Omar plays", "violin"), ("Omar plays", "the piano violin"), ("Omar plays", ""),
+        ("Omar plays the", "violin"), ("Who wrote", "Oslo"), ("Who wrote", "Oslo"),
+    ]  # fmt: skip
+    alone = [score(model, tok, [pair])[0] for pair in pairs]
+    chances = first_token_chances(model, tok, ["Omar plays", "Who wrote", "Anna"])
+    seen, heard = passes(model), scoring.Heard()
+    for mine, other in zip(score(model, tok, pairs, heard), alone, strict=True):
+        assert (mine.said, mine.hits) == (other.said, other.hits)
+        assert mine.log_prob == pytest.approx(other.log_prob, abs=1e-5)
+    texts = [{tuple(tok(t)["input_ids"]) for t in some} for some in (["Omar plays the piano", "Who wrote"], ["Anna"])]
+    assert seen == texts[:1]
+    torch.testing.assert_close(first_token_chances(model, tok, ["Omar plays", "Who wrote", "Anna"], heard), chances)
+    assert seen == texts
+
+
+@pytest.mark.parametrize("generation", [True, False])
+def test_all_of_a_record_is_asked_in_one_pass(generation):
+    model, tok = make_model("llama"), make_tokenizer()
+    asked = measure.Measure(compares=True, generation=generation)
+    model.generation_config.eos_token_id = list(range(model.config.vocab_size))  # nothing is said after the first word
+    seen = passes(model)
+    (row,) = asked.unedited(model, tok, [RECORD])
+    assert len(seen) == 1
+    pairs = easyedit.pairs(RECORD) + rome.pairs(RECORD, True) + [(p.prompt, p.answer) for p in RECORD.distracting]
+    values, said = easyedit.family(RECORD, score(model, tok, easyedit.pairs(RECORD)))
+    assert row["easyedit"] == values
+    assert row["kept"]["said"]["locality"] == said
+    assert len(seen[0]) < len(set(pairs)) + len(subject.questions(RECORD))
 
 
 def test_texts_that_run_together_are_alike_and_few(monkeypatch):
@@ -144,17 +192,52 @@ def test_questions_are_the_data_sets_own_and_the_fixed_ones():
         ("", "Rome", False, False),
     ],
 )
-def test_free_speech_by_hand(monkeypatch, said, target, exact, begins):
-    monkeypatch.setattr(free, "greedy_all", lambda model, tok, prompts, tokens, stops: [said, "Oslo."])
-    record = Record(1, "p", "p", target, "", ("q",))
-    found = free.family(record, free.answers(torch.nn.Identity(), None, record))
+def test_free_speech_by_hand(said, target, exact, begins):
+    found = free.family(Record(1, "p", "p", target, "", ("q",)), [free.until_stop(said, target), "Oslo"])
     assert (found["efficacy"], found["efficacy_begins"]) == (exact, begins)
     assert (found["generality"], found["generality_begins"]) == (0, 0)
 
 
-def test_greedy_stops_and_leaves_the_padding_side():
-    from easyedit_packe.model.generation import greedy, greedy_all
+SPOKEN = [
+    " Rome", " Rome, Italy. It", " Romeo", " the Rome", " The. Rome", "\n\n a  Rome\n", " 'Rome'", " Rome a",
+    " Rome a the.", " Rome the city.", " rome-", " in Rome", " the then", " St. Louis", " St. Louis, Missouri.",
+    " St. Paul", " Louis", " An apple a day", " A n", " R\u00f4me", " (", "",
+]  # fmt: skip
 
+
+@pytest.mark.parametrize("target", ["Rome", "St. Louis", "the Rome", "An apple", "Louis"])
+def test_nothing_changes_after_an_answer_is_settled(target):
+    """Cut at any letter, every answer is settled at the earliest where its figures are those of the whole one."""
+    record, settled = Record(1, "p", "p", target, ""), 0
+    for said in SPOKEN:
+        at = next((k for k in range(len(said) + 1) if free.stopped(said[:k], target)), len(said))
+        whole = free.family(record, [free.until_stop(said[:at], target)])
+        for k in range(at + 1):
+            if free.stopped(said[:k], target) or not free.open_to(said[:k], target):
+                settled += k < at
+                assert free.family(record, [free.until_stop(said[:k], target)]) == whole, said[:k]
+    assert settled > 20
+    assert free.open_to(" R\ufffd", "R\u00f4me")  # half of a letter
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_answers_come_in_order_whatever_runs_together(whole):
+    """And unless they have to be whole, no longer than their figures need."""
+    model, tok = make_model("llama", torch.float64, seed=3), make_tokenizer()
+    model.generation_config.eos_token_id = None
+    records = [
+        Record(1, "Omar plays", None, "the piano", "", ("Omar", "Anna Berg plays")),
+        Record(2, "Anna", None, "Oslo", ""),
+    ]
+    longest = [greedy_all(model, tok, [r.prompt, *r.rephrases], 50, [".", "\n"]) for r in records]
+    said = free.answers(model, tok, records, whole=whole)
+    for record, short, long in zip(records, said, longest, strict=True):
+        assert all(b.startswith(a) for a, b in zip(short, long, strict=True))
+        assert free.family(record, short) == free.family(record, long)
+    assert (said == longest) == whole
+
+
+def test_greedy_stops_and_leaves_the_padding_side():
     model, tok = make_model("llama"), make_tokenizer("right")
     prompts = ["Omar plays", "The author of Grey Tides is"]
     together = [" ".join(s.split()) for s in greedy_all(model, tok, prompts, 6)]
@@ -167,8 +250,6 @@ def test_greedy_stops_and_leaves_the_padding_side():
 
 def test_greedy_is_greedy_whatever_the_models_own_settings():
     """REVIEW 15: a repetition penalty, or a word that the model shall not say, changed what counts as said."""
-    from easyedit_packe.model.generation import greedy
-
     model, tok = make_model("llama"), make_tokenizer()
     plain = greedy(model, tok, "Omar plays", 6)
     model.generation_config.repetition_penalty = 100.0

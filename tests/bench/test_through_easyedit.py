@@ -27,6 +27,13 @@ def test_summary_by_hand():
     assert (s["n"], s["seconds_per_edit"], s["easyedit"]) == (2, 1.5, "EasyEdit x")
 
 
+def test_one_record_has_no_standard_error():
+    metrics = [{"post": {"rewrite_acc": [1.0], "locality": {"neighborhood_acc": [0.5]}}}]
+    s = json.loads(json.dumps(summarise(metrics, seconds=3.0, easyedit="EasyEdit x"), allow_nan=False))
+    assert (s["efficacy"], s["generality"], s["locality"], s["score"]) == (1.0, None, 0.5, None)
+    assert [s[f"{k}_se"] for k in ("efficacy", "generality", "locality")] == [None] * 3
+
+
 @pytest.mark.slow
 @needs_shared
 @pytest.mark.parametrize(

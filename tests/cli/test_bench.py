@@ -5,6 +5,7 @@ import importlib
 import sys
 
 import pytest
+import yaml
 
 from easyedit_packe.bench.settings import Settings
 from easyedit_packe.cli.bench import _settings
@@ -14,12 +15,24 @@ from .common import packe, shell
 
 
 def test_help_explains_every_setting():
-    told = dict(_settings())
+    told = {name: text for name, text, _ in _settings()}
     assert list(told) == [f.name for f in dataclasses.fields(Settings)]
     assert all(told.values())
     said = packe("bench", "--help")
     assert all(f"\n  {name} " in said for name in told)
     assert max(map(len, said.splitlines())) <= 120
+
+
+def test_help_shows_every_default():
+    said = " ".join(packe("bench", "--help").split())
+    for name, text, default in _settings():
+        assert f" {name} {text} (default: {default})" in said
+        value = getattr(Settings(), name)
+        if name == "data_dir":
+            assert value == "${oc.env:PACKE_DATA,data}"
+            assert default == "$PACKE_DATA, or data"
+        else:
+            assert ("" if default == "empty" else yaml.safe_load(default)) == value
 
 
 @pytest.mark.parametrize("package", ["hydra", "pandas", "tabulate", "zstandard"])

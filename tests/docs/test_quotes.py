@@ -193,6 +193,8 @@ def test_rows_and_columns_are_chosen(results):
     ("s\nrows: editor=PaCKEE\ncolumns: n", "no editor 'PaCKEE'"),
     ("s; counterfact\nrows: setting=consecutive\ncolumns: n", "no such rows"),
     ("s; single; zsre\nrows: editor\ncolumns: efficacie", "knows no 'efficacie'"),
+    ("s; single; zsre\nrows: editor\ncolumns: efficacy | se = score | se = n", "two column titles are 'se'"),
+    ("s; single\nrows: data; editor; data=zsre\ncolumns: n", "two row titles are 'data'"),
 ])  # fmt: skip
 def test_a_wrong_table_is_an_error(results, lines, message):
     with pytest.raises(QuoteError, match=message):

@@ -42,15 +42,34 @@ def check(summary, folder):
     assert summary["score"] == pytest.approx(sum(summary[k] for k in ("efficacy", "generality", "locality")) / 3)
 
 
-def test_on_a_tiny_model(data, tmp_path, monkeypatch, found):
-    kind, _, file = data
-    monkeypatch.setattr(
-        "easyedit_packe.registry.load", lambda name, **options: (make_model("llama"), make_tokenizer("left"))
-    )
+@pytest.fixture
+def tiny(tmp_path, monkeypatch, found):
+    """Options that name a tiny model. It is made beforehand: while EasyEdit loads, devices are bridged."""
+    loaded = make_model("llama"), make_tokenizer("left")
+    monkeypatch.setattr("easyedit_packe.registry.load", lambda name, **options: loaded)
     hparams = PaCKEHyperParams(num_critical_paths=8, lr=1e-2, num_steps=20, device="cpu", model_name="tiny")
     OmegaConf.save(OmegaConf.create(hparams.to_dict()), tmp_path / "tiny.yaml")
-    options = ["--hparams_dir", str(tmp_path / "tiny.yaml"), "--metrics_save_dir", str(tmp_path / "out")]
-    check(main(kind, ["--data_dir", str(file), *options]), tmp_path / "out")
+    return ["--hparams_dir", str(tmp_path / "tiny.yaml"), "--metrics_save_dir", str(tmp_path / "out")]
+
+
+def test_on_a_tiny_model(data, tiny, tmp_path):
+    kind, _, file = data
+    check(main(kind, ["--data_dir", str(file), *tiny]), tmp_path / "out")
+
+
+def test_one_record_in_a_row(data, tiny, tmp_path):
+    """There is no standard error, and JSON has no number for that."""
+    kind, _, file = data
+    main(kind, ["--data_dir", str(file), "--ds_size", "1", "--sequential_edit", *tiny])
+    text = (tmp_path / "out" / "summary.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["efficacy_se"] is None
+
+
+def test_the_help_says_when_easyedit_measures(capsys):
+    with pytest.raises(SystemExit):
+        main("CF", ["--help"])
+    assert "EasyEdit measures each right after it is made" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from ..conftest import REQUESTS, ROOT, make_model, make_tokenizer
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import ablation
+import measuring_speed
 import speed
 from contestants import Floor, PaCKE, dense_editor, our_edit
 from dense import DenseEditor
@@ -90,6 +91,33 @@ def test_the_committed_figures_hold_the_bars():
     figures = json.loads((SCRIPTS / "results" / "speed" / "smollm2-135m-cpu.json").read_text())
     assert set(speed.BARS) <= set(figures)
     assert speed.missed(figures) == []
+
+
+def test_measuring_takes_a_fifth_of_the_time_of_version_0_1():
+    figures = json.loads((SCRIPTS / "results" / "speed" / "measuring-cpu.json").read_text())
+    for data in measuring_speed.DATA:
+        for way in ("single", "consecutive"):
+            assert (
+                figures[data][f"{way}_old"] / figures[data][f"{way}_new"] == figures[data][f"{way}_old_over_new"] >= 5
+            )
+
+
+class Told:
+    """A version whose records take the seconds that are told, and have one figure."""
+
+    def __init__(self, seconds, figure=1.0):
+        self.seconds, self.figure = seconds, figure
+
+    def ask(self, way, data, start, stop):
+        return sum(self.seconds[start:stop]), [{"easyedit": self.figure} for _ in range(start, stop)]
+
+
+def test_measuring_is_compared_record_by_record():
+    found = measuring_speed.compared(Told([3.0, 9.0, 6.0]), Told([1.0, 1.0, 4.0]), "zsre", 3)
+    assert (found["single_old"], found["single_new"], found["single_old_over_new"]) == (6.0, 1.0, 6.0)
+    assert (found["consecutive_old"], found["consecutive_new"], found["consecutive_old_over_new"]) == (6.0, 2.0, 3.0)
+    with pytest.raises(SystemExit, match="not the same figures"):
+        measuring_speed.compared(Told([1.0]), Told([1.0], figure=0.5), "zsre", 1)
 
 
 @pytest.mark.slow

@@ -46,3 +46,10 @@ def test_the_hooks_are_the_linters():
     lint = text("Makefile").split("\nlint:")[1].split("\n\n")[0]
     commands = {hook["entry"].removeprefix(".venv/bin/").replace(" --force-exclude", "") for hook in hooks}
     assert commands == {c.removesuffix(" .") for c in re.findall(r"\$\(BIN\)/(.+)", lint)}
+
+
+def test_no_test_asks_the_model_hub():
+    """The libraries read the variable once, when they are imported."""
+    from huggingface_hub import constants
+
+    assert constants.HF_HUB_OFFLINE is True
