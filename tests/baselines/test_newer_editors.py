@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from easyedit_packe.bench.metrics.scoring import score
+from easyedit_packe.bench.session import seeded
 from easyedit_packe.bench.simie import SimIE
 from easyedit_packe.bench.weights import Weights
 from easyedit_packe.easyedit import routed
@@ -22,6 +23,13 @@ from .test_baselines import ALL, by_name, cache, settings, tiny  # noqa: F401 (a
 register()
 head = pytest.mark.skipif(bool(missing_editor("GRACE")), reason="only EasyEdit's HEAD has these editors")
 ONE, TWO = ALL[:2]
+
+
+@pytest.fixture(autouse=True)
+def _seeds():
+    """WISE draws which of its entries an edit may change; GRACE, where its values start."""
+    with seeded(0):
+        yield
 
 
 def pair(request):
