@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -126,6 +126,13 @@ class Measure:
             return {"free": figures}
         found = judge.verdicts(self.asks, record, said)
         return {"free": figures | judge.family(found), "judge": self.asks.name, "verdicts": found}
+
+
+def together(records: Sequence[Record], missing: Collection[Any]) -> list[Record]:
+    """The records of all batches in which one is missing: the same batches give the same bits, whatever of them has
+    been measured before a run was killed."""
+    groups = [records[i : i + TOGETHER] for i in range(0, len(records), TOGETHER)]
+    return [r for group in groups if any(r.case_id in missing for r in group) for r in group]
 
 
 def progress(items: Iterable[T], what: str, total: int, unit: str = "record") -> Iterator[T]:

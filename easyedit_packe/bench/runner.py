@@ -15,7 +15,7 @@ from .data import FORMATS, Record, read_records
 from .editors import BenchError
 from .environment import describe
 from .folder import RunFolder
-from .measure import Measure, progress
+from .measure import Measure, progress, together
 from .metrics.judge import Judge
 from .metrics.text import perplexities
 from .plan import Plan, plan
@@ -129,13 +129,15 @@ class _Run:
 
     def measure(self, records: Sequence[Record], call: int, after: int) -> None:
         """Those records that have no row yet, after a call."""
-        missing = self.unmeasured(records, after)
+        missing = {r.case_id for r in self.unmeasured(records, after)}
+        records = together(records, missing)
         measured = dataclasses.replace(self.measured, told=self.settings.found_editor.told)
-        rows = measured.edited(self.session.model, self.session.tok, missing, self.before)
+        rows = measured.edited(self.session.model, self.session.tok, records, self.before)
         if after:
-            rows = progress(rows, f"measuring after {after} edits", len(missing))
-        for record, row in zip(missing, rows, strict=True):
-            self.folder.add_case(call, {"after": after, "case_id": record.case_id, **row})
+            rows = progress(rows, f"measuring after {after} edits", len(records))
+        for record, row in zip(records, rows, strict=True):
+            if record.case_id in missing:
+                self.folder.add_case(call, {"after": after, "case_id": record.case_id, **row})
 
 
 def fitted(hparams: Any, settings: Settings) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from .archive import UNEDITED_KEY
 from .data import Record
 from .environment import short_name
-from .measure import Measure, progress
+from .measure import Measure, progress, together
 from .metrics.text import PARTS, perplexities
 from .session import Session
 from .store import Rows, StoreError, only_one, read_json, write_json
@@ -49,11 +49,13 @@ def unedited(
         write_json(file, about)
         asked = measure.asks.name if measure.asks is not None else None
         enough = (True,) if measure.generation else (True, False)
-        missing = [r for r in records if not any((r.case_id, have, asked) in rows for have in enough)]
+        missing = {r.case_id for r in records if not any((r.case_id, have, asked) in rows for have in enough)}
+        records = together(records, missing)
         found = progress(
-            measure.unedited(session.model, session.tok, missing), f"unedited model, {folder.parent.name}", len(missing)
+            measure.unedited(session.model, session.tok, records), f"unedited model, {folder.parent.name}", len(records)
         )
-        for record, row in zip(missing, found, strict=True):
-            about_row = {"generation_measured": measure.generation, "environment": here}
-            rows.append({"case_id": record.case_id, **about_row, **row})
+        for record, row in zip(records, found, strict=True):
+            if record.case_id in missing:
+                about_row = {"generation_measured": measure.generation, "environment": here}
+                rows.append({"case_id": record.case_id, **about_row, **row})
         return {row["case_id"]: row for row in rows if row.get("judge") == asked}

@@ -15,7 +15,7 @@ from easyedit_packe.bench import measure, session
 from easyedit_packe.bench.data import Probe, Record, read_records
 from easyedit_packe.bench.editors import BenchError
 from easyedit_packe.bench.measure import Measure
-from easyedit_packe.bench.metrics import free
+from easyedit_packe.bench.metrics import free, subject
 from easyedit_packe.bench.report import find_runs, markdown
 from easyedit_packe.bench.runner import run
 from easyedit_packe.bench.settings import Settings
@@ -60,17 +60,26 @@ def settings(world, tmp_path):
 def test_every_question_is_asked_in_a_turn(monkeypatch):
     """Request, paraphrases, neighbours, other localities, portability, distracting ones, and those of the subject."""
     seen = {"texts": [], "free": []}
-    monkeypatch.setattr(measure, "score", lambda m, t, pairs: seen["texts"].extend(p for p, _ in pairs) or 1 / 0)
-    monkeypatch.setattr(free, "greedy_all", lambda m, t, prompts, *_: seen["free"].extend(prompts) or ["Rome"] * 3)
-    asked = Measure(compares=True, generation=True, turn=turn)
+
+    def wanted(tok, pairs, prompts):
+        seen["texts"] += [prompt for prompt, _ in pairs] + list(prompts)
+        raise ZeroDivisionError
+
+    def greedy_all(model, tok, prompts, *_, **__):
+        seen["free"] += prompts
+        return ["Rome"] * len(prompts)
+
+    monkeypatch.setattr(measure, "wanted", wanted)
+    monkeypatch.setattr(free, "greedy_all", greedy_all)
+    asked, model, tok = Measure(compares=True, generation=True, turn=turn), torch.nn.Identity(), chat_tokenizer("right")
     with pytest.raises(ZeroDivisionError):
-        next(asked.unedited(None, None, [RECORD]))
+        next(asked.unedited(model, tok, [RECORD]))
     plain = [
         "Omar plays", "Who plays", "Omar wrote", "Anna Berg plays", "Grey Tides is", "The author plays", "Who is",
-        "Omar plays the piano. Anna Berg plays", "Omar plays the piano. Grey Tides is",
+        "Omar plays the piano. Anna Berg plays", "Omar plays the piano. Grey Tides is", *subject.questions(RECORD),
     ]  # fmt: skip
     assert set(seen["texts"]) == set(map(turn, plain))
-    asked._free(torch.nn.Identity(), None, RECORD)
+    asked._spoken(model, tok, [RECORD], None, ())
     assert seen["free"] == [turn(p) for p in ("Omar plays", "Who plays", "Omar wrote")]
 
 
