@@ -19,6 +19,7 @@ from ..conftest import REQUESTS, ROOT, make_model, make_tokenizer
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import ablation
+import comparison
 import measuring_speed
 import speed
 from contestants import Floor, PaCKE, dense_editor, our_edit
@@ -161,3 +162,33 @@ def test_overrides_arrive_in_the_bench():
             **ablation.FULL.to_dict(),
             **fields,
         }
+
+
+def test_the_comparison_is_of_editors_and_protocols_that_there_are(tmp_path):
+    for part in comparison.PARTS:
+        for name in part.editors:
+            find_editor(name).check(part.protocol)
+    s = comparison.settings(comparison.PARTS[1], "zsre", "PaCKE+", str(tmp_path / "a.json"), str(tmp_path))
+    assert comparison.command(s) == [
+        "bench", "editor=PaCKE+", "data=zsre", f"data_dir={tmp_path / 'a.json'}", "protocol=consecutive", "n=50",
+        "curve=[1,10]", "device=cpu", f"out={tmp_path}",
+    ]  # fmt: skip
+
+
+def test_only_editors_with_all_their_runs_are_packed(tmp_path, monkeypatch):
+    part = comparison.Part("single", ("zsre", "counterfact"), ("ROME", "MEMIT"), 2)
+    monkeypatch.setattr(comparison, "PARTS", (part,))
+    files = {data: str(tmp_path / f"{data}.json") for data in part.data}
+    for file in files.values():
+        (tmp_path / file).touch()
+    runs = {
+        (editor, data): comparison.settings(part, data, editor, files[data], str(tmp_path / "out"))
+        for editor in part.editors for data in part.data
+    }  # fmt: skip
+    for key, rows in {("ROME", "zsre"): 2, ("ROME", "counterfact"): 2, ("MEMIT", "zsre"): 2}.items():
+        runs[key].folder.mkdir(parents=True)
+        (runs[key].folder / "cases.jsonl").write_text("{}\n" * rows)
+    found = comparison.complete(files, str(tmp_path / "out"))
+    assert [(s.editor, s.data) for s in found] == [("ROME", "zsre"), ("ROME", "counterfact")]
+    (runs["ROME", "zsre"].folder / "state.safetensors").touch()  # its last point is not measured yet
+    assert comparison.complete(files, str(tmp_path / "out")) == []

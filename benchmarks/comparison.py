@@ -1,0 +1,124 @@
+"""The comparison of all editors, run by run, over as many sessions as it takes.
+
+    python benchmarks/comparison.py --zsre FILE --counterfact FILE --qaedit FILE --wikibigedit FILE --out FOLDER
+    python benchmarks/comparison.py ... --dry-run      # what is done, and the commands of the rest
+    python benchmarks/comparison.py ... --pack FILE    # the runs that are complete, as a study
+
+EasyEdit's HEAD has to be in EASYEDIT_HOME: the PyPI release has not all of these editors. Each run is one process with
+one thread, `--workers` of them at a time. A run that was killed goes on where it stopped, and one that is done costs
+nothing. An editor whose data sets are not all complete in a protocol is left out of the study, because rows with
+different records never share a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from easyedit_packe.bench.archive import pack
+from easyedit_packe.bench.editors import EDITORS
+from easyedit_packe.bench.settings import Settings
+
+IN_A_ROW = ("FT-C", "LoRA", "ROME", "MEMIT", "EMMET", "AlphaEdit", "UltraEdit", "GRACE", "PaCKE", "PaCKE+")
+ON_QUESTIONS = ("In-context", "FT-C", "ROME", "UltraEdit", "GRACE", "PaCKE", "PaCKE+")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Runs of some editors on some data sets by one protocol."""
+
+    protocol: str
+    data: tuple[str, ...]
+    editors: tuple[str, ...]
+    n: int
+    curve: tuple[int, ...] = ()
+
+
+PARTS = (
+    Part("single", ("zsre", "counterfact"), tuple(EDITORS), 50),
+    Part("consecutive", ("zsre", "counterfact"), IN_A_ROW, 50, (1, 10)),
+    Part("single", ("qaedit", "wikibigedit"), ON_QUESTIONS, 100),
+)
+
+
+def settings(part: Part, data: str, editor: str, file: str, out: str) -> Settings:
+    """One run."""
+    return Settings(
+        editor=editor, data=data, data_dir=file, protocol=part.protocol, n=part.n, curve=list(part.curve),
+        device="cpu", out=out,
+    )  # fmt: skip
+
+
+def command(s: Settings) -> list[str]:
+    """The same, as `packe bench` takes it."""
+    fields = ("editor", "data", "data_dir", "protocol", "n", "curve", "device", "out")
+    values = {f: str(getattr(s, f)).replace(" ", "") for f in fields}
+    return ["bench", *(f"{key}={value}" for key, value in values.items())]
+
+
+def done(s: Settings) -> bool:
+    """Whether all records of a run have been measured after its last edit."""
+    cases = s.folder / "cases.jsonl"
+    if not cases.is_file() or (s.folder / "state.safetensors").is_file():
+        return False
+    return cases.read_bytes().count(b"\n") >= s.n + sum(s.curve)
+
+
+def complete(files: dict[str, str], out: str) -> list[Settings]:
+    """The runs of those editors that are done on every data set of a part."""
+    found = []
+    for part in PARTS:
+        for editor in part.editors:
+            runs = [settings(part, data, editor, files[data], out) for data in part.data if data in files]
+            found += runs if runs and all(map(done, runs)) else []
+    return found
+
+
+def pack_complete(files: dict[str, str], out: str, file: Path) -> int:
+    """Write the study; how many rows it has."""
+    with tempfile.TemporaryDirectory() as folder:
+        for s in complete(files, out):
+            for source in (s.folder, s.model_folder / "unedited"):
+                target = Path(folder) / source.relative_to(out)
+                if not target.exists():
+                    shutil.copytree(source, target)
+        return pack(Path(folder), file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    for data in dict.fromkeys(data for part in PARTS for data in part.data):
+        parser.add_argument(f"--{data}", metavar="FILE")
+    parser.add_argument("--out", default="runs")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--pack", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    files = {k: v for part in PARTS for k in part.data if (v := getattr(arguments, k))}
+    if arguments.pack:
+        sys.stdout.write(f"{pack_complete(files, arguments.out, arguments.pack)} rows in {arguments.pack}\n")
+        return
+    runs = [
+        settings(part, data, editor, files[data], arguments.out)
+        for part in PARTS for editor in part.editors for data in part.data if data in files
+    ]  # fmt: skip
+    left = [s for s in runs if not done(s)]
+    sys.stdout.write(f"{len(runs) - len(left)} of {len(runs)} runs are done\n")
+    if arguments.dry_run:
+        sys.stdout.write("".join(f"packe {' '.join(command(s))}\n" for s in left))
+        return
+    packe = [sys.executable, "-c", "from easyedit_packe.cli.app import app; app()"]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    with ThreadPoolExecutor(arguments.workers) as pool:
+        list(pool.map(lambda s: subprocess.run([*packe, *command(s)], env=one_thread, check=False), left))
+
+
+if __name__ == "__main__":
+    main()
