@@ -12,11 +12,14 @@ from typing import Any, ClassVar
 
 from easyedit_packe.bench.archive import SUFFIX, Row
 from easyedit_packe.bench.editors import PROTOCOLS
+from easyedit_packe.bench.report import harmonic
 from easyedit_packe.bench.report.means import (
     COLUMNS,
     FAMILIES,
+    HARMONIC,
     ORIGINAL,
     Group,
+    Mean,
     by_record,
     comparable,
     difference,
@@ -38,6 +41,8 @@ COSTS = {
     "refused": ("refused", 1, "d"),
 }
 """Column -> its name in `costs`, a factor, and its format."""
+SUBJECT = ("kept", "drawn")
+"""Columns of the family subject; the less is drawn the better, so none of these is the best."""
 STATISTICS = ("se", "±", "verdict")
 FORMAT = re.compile(r"[,+]?(\.\d+)?[dfg%]|,")
 EXPRESSION = re.compile(r"(.+) ([-/*]) (.+)")
@@ -161,7 +166,11 @@ class Study:
             parts = EXPRESSION.fullmatch(term) if axis == "editor" else None
             if all(self.matching(axis, name) for name in ((parts[1], parts[3]) if parts else (term,))):
                 return axis
-        for what, known in (("family", FAMILIES), ("column", (*COLUMNS, "n", *COSTS)), ("statistic", STATISTICS)):
+        for what, known in (
+            ("family", FAMILIES),
+            ("column", (*COLUMNS, HARMONIC, *SUBJECT, "n", *COSTS)),
+            ("statistic", STATISTICS),
+        ):
             if term in known:
                 return what
         if FORMAT.fullmatch(term):
@@ -191,7 +200,7 @@ class Study:
         parts = EXPRESSION.fullmatch(asked["editor"])
         editors, operation = ([parts[1], parts[3]], parts[2]) if parts else ([asked["editor"]], "")
         self._require_sense(asked, operation)
-        make = self._cost if asked["column"] in COSTS else self._metric
+        make = self._cost if asked["column"] in COSTS else self._h if asked["column"] == HARMONIC else self._metric
         return make(asked, groups[0], editors, operation)
 
     def _require_sense(self, asked: dict[str, str], operation: str) -> None:
@@ -212,15 +221,25 @@ class Study:
             if not found or any(column not in values for values in found.values()):
                 raise Missing(f"{editor} has no {column} among {', '.join(group)}, {family}.")
         means = [mean([values[column] for values in found.values()]) for found in records]
-        form = asked.get("format")
         if operation == "/":
-            return Figure(format(calculated(means[0].mean, "/", means[1].mean), form or ".2f"))
+            return Figure(format(calculated(means[0].mean, "/", means[1].mean), asked.get("format", ".2f")))
         value = difference(*records, column) if operation == "-" else means[0]
+        return self._shown(value, asked, ranked=editors[0] != ORIGINAL and column != "drawn")
+
+    def _h(self, asked: dict[str, str], group: Group, editors: list[str], operation: str) -> Figure:
+        found = [harmonic.parts(self.cases[group].get(editor, [])) for editor in editors]
+        if not all(found) or operation == "/":
+            raise Missing(f"{asked['editor']} has no {HARMONIC} among {', '.join(group)}.")
+        value = harmonic.difference(*found) if operation == "-" else harmonic.h(found[0])
+        return self._shown(value, asked, ranked=True)
+
+    @staticmethod
+    def _shown(value: Mean, asked: dict[str, str], ranked: bool) -> Figure:
+        form = asked.get("format")
         amounts = [format(100 * x, form) if form else percent(x) for x in (value.mean, value.error)]
         # One record has no error.
         texts = {"se": amounts[1], "±": " ± ".join(amounts[: value.n]), "verdict": verdict(value)}
-        rank = None if editors[0] == ORIGINAL else value.mean
-        return Figure(texts.get(asked.get("statistic", ""), amounts[0]), rank)
+        return Figure(texts.get(asked.get("statistic", ""), amounts[0]), value.mean if ranked else None)
 
     def _cost(self, asked: dict[str, str], group: Group, editors: list[str], operation: str) -> Figure:
         name, factor, form = COSTS[asked["column"]]

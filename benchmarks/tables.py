@@ -6,8 +6,9 @@
 A study is an archive of rows, `benchmarks/results/STUDY.jsonl.zst` (`packe pack FOLDER FILE` makes one). Its tables are
 `benchmarks/results/STUDY/report.md`, `.csv` and `.tex`, the same that `packe report` writes. Studies so far:
 smollm2-135m (20 records of the paper's sample, all editors), plus (100 records, PaCKE and PaCKE+), ablation (PaCKE+'s
-options), costs (what an edit costs, dev records). Figures of speed are in `benchmarks/results/speed/*.json`, those of
-the lm-evaluation-harness in `benchmarks/results/lm_eval/*.json`.
+options), costs (what an edit costs, dev records), single50 (50 records, singly, by every metric).
+Figures of speed are in `benchmarks/results/speed/*.json`, those of the lm-evaluation-harness in
+`benchmarks/results/lm_eval/*.json`.
 
 Quotes in Markdown stand between HTML comments, which no reader sees. Write anything between the two comments, or
 nothing: the next `make tables` fills it in, and tests/docs/test_quotes.py fails where it is not what the rows say.
@@ -28,9 +29,10 @@ First the source: a study, or a JSON file. Of a study, then, in any order and se
 - protocol: single, batch, consecutive, epochs; or a whole setting, "consecutive, 20 edits"
 - editor: as the tables name it, "Original model" included; "A - B" is a difference, "A / B" a ratio. The error of a
   difference is that of the paired differences, record by record
-- family of metrics: easyedit (where none is named), rome, generation
-- column: efficacy, generality, locality, score (percent, means over the records that all editors of the table share),
-  n (records); seconds (an edit), peak MB, peak GB, weights (changed), perplexity (over the unedited model's), refused
+- family of metrics: easyedit (where none is named), rome, generation, subject
+- column: H; kept, drawn (of the family subject); efficacy, generality, locality, score (percent, means over the records
+  that all editors of the table share), n (records); seconds (an edit), peak MB, peak GB, weights (changed), perplexity
+  (over the unedited model's), refused
 - statistic: nothing (the mean), se (standard error), ± (mean ± standard error), verdict (of a difference: "better",
   "worse", or "tie" where it is below twice its standard error)
 - a format of Python's: .0f, .2f, .1%

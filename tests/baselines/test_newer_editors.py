@@ -51,7 +51,8 @@ def test_a_router_answers_its_question_and_leaves_the_model(name):
     flags = [p.requires_grad for p in model.parameters()]
     (unedited,) = score(model, tok, [pair(ONE)])
     with fresh_state():
-        wrapped, _ = by_name(name, model, [ONE], settings(name, n_iter=40), tok=tok)
+        # with act_ratio 0 WISE's router takes every text that its memory changes: a tiny model tells texts ill apart
+        wrapped, _ = by_name(name, model, [ONE], settings(name, n_iter=40, act_ratio=0.0), tok=tok)
     assert routed.unwrapped(wrapped) is model
     assert len(routed.adapters(model)) == 1
     assert weights.changed() == {}

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from easyedit_packe.bench.archive import pack
+from easyedit_packe.bench.archive import pack, read
 
 from ..bench.folders import read_rows, write_rows, write_run
 from ..conftest import ROOT
@@ -14,7 +14,7 @@ from ..conftest import ROOT
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import tables
 from quotes import FIGURE, TABLE, rewritten
-from sources import QuoteError
+from sources import QuoteError, source
 
 
 def test_every_table_and_every_quoted_figure_is_what_the_rows_say():
@@ -199,3 +199,21 @@ def test_rows_and_columns_are_chosen(results):
 def test_a_wrong_table_is_an_error(results, lines, message):
     with pytest.raises(QuoteError, match=message):
         table(lines, results)
+
+
+def test_h_and_the_subjects_other_answers_are_quoted_from_rows():
+    """By hand from the archive's rows."""
+    rows = [r for r in read(tables.RESULTS / "single50.jsonl.zst") if "/single/FT-C" in str(r.get("run", ""))]
+    rows = [r for r in rows if "zsre" in r["run"] and "easyedit" in r]
+    assert len(rows) == 50
+    parts = [("easyedit", "efficacy"), ("easyedit", "generality"), ("easyedit", "locality"), ("subject", "kept")]
+    means = [sum(r[family][name] for r in rows) / 50 for family, name in parts]
+
+    def quoted(terms):
+        return source(tables.RESULTS, "single50").figure([t.strip() for t in terms.split(";")]).text
+
+    assert quoted("zsre; single; FT-C; kept; subject") == f"{100 * means[3]:.1f}"
+    assert quoted("zsre; single; FT-C; H") == f"{100 * 4 / sum(1 / m for m in means):.1f}"
+    assert quoted("zsre; single; FT-C - PaCKE; H; verdict") == "tie"
+    with pytest.raises(QuoteError, match="has no H"):
+        quoted("zsre; single; Original model; H")
