@@ -22,6 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import PACKE
+
 from easyedit_packe.bench.archive import pack
 from easyedit_packe.bench.editors import EDITORS
 from easyedit_packe.bench.settings import Settings
@@ -71,21 +73,24 @@ def done(s: Settings) -> bool:
     return cases.read_bytes().count(b"\n") >= s.n + sum(s.curve)
 
 
+def planned(files: dict[str, str], out: str) -> list[list[Settings]]:
+    """The runs of each editor in each part, on the data sets whose files are given."""
+    return [
+        [settings(part, data, editor, files[data], out) for data in part.data if data in files]
+        for part in PARTS for editor in part.editors
+    ]  # fmt: skip
+
+
 def complete(files: dict[str, str], out: str) -> list[Settings]:
     """The runs of those editors that are done on every data set of a part."""
-    found = []
-    for part in PARTS:
-        for editor in part.editors:
-            runs = [settings(part, data, editor, files[data], out) for data in part.data if data in files]
-            found += runs if runs and all(map(done, runs)) else []
-    return found
+    return [s for runs in planned(files, out) if all(map(done, runs)) for s in runs]
 
 
 def pack_complete(files: dict[str, str], out: str, file: Path) -> int:
     """Write the study; how many rows it has."""
     with tempfile.TemporaryDirectory() as folder:
         for s in complete(files, out):
-            for source in (s.folder, s.model_folder / "unedited"):
+            for source in (s.folder, s.unedited_folder):
                 target = Path(folder) / source.relative_to(out)
                 if not target.exists():
                     shutil.copytree(source, target)
@@ -105,19 +110,15 @@ def main() -> None:
     if arguments.pack:
         sys.stdout.write(f"{pack_complete(files, arguments.out, arguments.pack)} rows in {arguments.pack}\n")
         return
-    runs = [
-        settings(part, data, editor, files[data], arguments.out)
-        for part in PARTS for editor in part.editors for data in part.data if data in files
-    ]  # fmt: skip
+    runs = [s for of_editor in planned(files, arguments.out) for s in of_editor]
     left = [s for s in runs if not done(s)]
     sys.stdout.write(f"{len(runs) - len(left)} of {len(runs)} runs are done\n")
     if arguments.dry_run:
         sys.stdout.write("".join(f"packe {' '.join(command(s))}\n" for s in left))
         return
-    packe = [sys.executable, "-c", "from easyedit_packe.cli.app import app; app()"]
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
     with ThreadPoolExecutor(arguments.workers) as pool:
-        list(pool.map(lambda s: subprocess.run([*packe, *command(s)], env=one_thread, check=False), left))
+        list(pool.map(lambda s: subprocess.run([*PACKE, *command(s)], env=one_thread, check=False), left))
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ class Measure:
         return [(self._asked(record, prompt), answer) for prompt, answer in pairs]
 
     def _asked(self, record: Record, prompt: str) -> str:
-        text = f"{record.prompt} {record.target_new}. {prompt}" if self.told else prompt
+        text = record.told(prompt) if self.told else prompt
         return self.turn(text) if self.turn is not None else text
 
     def _first_tokens(self, tok: Any, record: Record) -> set[int]:

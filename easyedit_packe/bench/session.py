@@ -122,7 +122,7 @@ class Session:
         able = [r for r in records if r.case_id not in refused]
         targets = StoredTargets(self.digest) if share else None
         sees = self.editor.alg_name == "PaCKE+" and self.simie is None  # by itself, which edits are left
-        before = {n: p.clone() for n, p in self.weights.changed().items()}, {} if sees else self.state()
+        before = {n: p.clone() for n, p in self.weights.changed().items()}, None if sees else self.state()
         with peak_memory(self.model.device) as peak, seeded(seed):
             start = time.perf_counter()
             try:
@@ -180,11 +180,11 @@ class Session:
         self.model.config.use_cache = self.use_cache
         self.model.eval()
 
-    def _take_back(self, changed: dict[str, Tensor], state: dict[str, Tensor]) -> None:
-        """After an exception: the weights and the editor's state from before the call."""
+    def _take_back(self, changed: dict[str, Tensor], state: dict[str, Tensor] | None) -> None:
+        """After an exception: the weights and the editor's state from before the call, unless it sees that itself."""
         vars(self.model).pop("peft_config", None)  # or LoRA would take the next edit for a further one
         self.weights.load(self.model, changed)
-        if state or self.editor.alg_name != "PaCKE+":
+        if state is not None:
             self.go_on_from(state)
 
     def roll_back(self) -> None:

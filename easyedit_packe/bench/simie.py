@@ -71,19 +71,16 @@ class SimIE:
         changed = {name: w.clone() for name, w in self.weights.changed().items()}
         names = sorted(self.sums.keys() | changed.keys())
         self.weights.restore(model)
-        inputs = self._inputs(model, tok, request, names)
-        for name, parameter in self.weights.parameters().items():
-            if name not in inputs:
-                continue
+        parameters = self.weights.parameters()
+        for name, k in self._inputs(model, tok, request, names).items():
             lies = isinstance(self._owner(name), Conv1D)
-            k = inputs[name]
-            unedited = parameter.detach()
+            unedited = parameters[name].detach()
             last, new = (_straight(w, lies) for w in (so_far.get(name, unedited), changed.get(name, unedited)))
             p = self.sums.get(name)
             p = (self.strength * torch.eye(len(k)).to(k) if p is None else p.to(k)) + k @ k.T
             step = torch.linalg.solve(p, ((new - last).to(k) @ k @ k.T).T).T
             self.sums[name] = p
-            parameter.copy_(_straight(last + step.to(last), lies))
+            parameters[name].copy_(_straight(last + step.to(last), lies))
 
     def _owner(self, name: str) -> Any:
         return self.weights.modules[name.rpartition(".")[0]]

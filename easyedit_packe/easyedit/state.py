@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -39,8 +40,7 @@ _SUMS_KEYS = {"AlphaEdit": "models.alphaedit.AlphaEdit_main", "SPHERE": "models.
 """Editors of EasyEdit that add up the keys of past edits, in the global `cache_c` of their module."""
 
 _accumulated: dict[str, dict[str, Tensor]] = {}
-_runs: list[int] = []
-"""Seeds of the runs that are going on, the innermost last."""
+_in_run = False
 
 
 def accumulated(alg_name: str) -> dict[str, Tensor]:
@@ -50,7 +50,7 @@ def accumulated(alg_name: str) -> dict[str, Tensor]:
 
 def lasting(alg_name: str) -> dict[str, Tensor] | None:
     """`accumulated`, but None outside a run, where nothing says when an editor shall forget."""
-    return accumulated(alg_name) if _runs else None
+    return accumulated(alg_name) if _in_run else None
 
 
 def forget(alg_name: str) -> None:
@@ -106,8 +106,7 @@ def fresh_state(seed: int = 0) -> Iterator[None]:
                 stack.enter_context(swapped(module, generate_fast=_seeded(module.generate_fast, seed)))
         kept = dict(_accumulated)
         _accumulated.clear()
-        _runs.append(seed)
-        stack.callback(_runs.pop)
+        stack.enter_context(swapped(sys.modules[__name__], _in_run=True))
         stack.callback(_accumulated.update, kept)
         stack.callback(_accumulated.clear)
         yield

@@ -29,7 +29,6 @@ def ultraedit(apply: Callable) -> Callable:
         hparams: Any,
         copy: bool = False,
         return_orig_weights: bool = False,
-        keep_original_weight: bool = False,
         **kwargs: Any,
     ) -> Any:
         model = deepcopy(model) if copy else model

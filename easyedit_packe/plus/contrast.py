@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..config import PaCKEPlusHyperParams
-from ..model.ffn import FFNMap, slice_dtype
-from ..model.hooks import output_hooks
+from ..model.ffn import FFNMap
+from ..model.hooks import ends_with
 from ..requests import EditRequest, Encoded, collate, encode
 from .contexts import FRAGMENTS, NAMES, ORDERS, RELATIONS, about_subject, has_subject, in_other_orders, of_another
 from .demands import alike, places
@@ -51,10 +51,6 @@ def contrast_moments(
         rows = [prompts[i] for i in piece]
         batch = collate(rows, model.get_input_embeddings().weight.device)
         at = places(rows, batch, hparams.write_at)
-
-        def watch(m: Any, at: torch.Tensor = at) -> Any:
-            return lambda x, _: moments.add(m, x[at.to(x.device)].to(slice_dtype(x.dtype)))
-
-        with output_hooks((m.module, watch(m)) for m in ffn.modules):
+        with moments.watching(ffn.modules, at), ends_with(ffn.modules[-1].module):
             model.base_model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
     return moments

@@ -81,12 +81,10 @@ def places(rows: Sequence[Encoded], batch: Batch, write_at: str) -> Tensor:
     for i, e in enumerate(rows):
         length = len(e.ids) - 1
         first, after = (None if write_at == "all" else e.subject) or (0, length)
-        if (
-            first == 0 and write_at != "from_subject"
-        ):  # a single token would have to change so much that other texts notice
-            after = min(max(after, 3), length)
         if write_at == "from_subject":
             first, after = after - 1 if e.subject else 1, length
+        elif first == 0:  # a single token would have to change so much that other texts notice
+            after = min(max(after, 3), length)
         found[i, min(max(first, 1), length - 1) : after] = True
         if write_at == "subject_and_target":
             found[i, e.answer_start : length] = True

@@ -93,7 +93,7 @@ class InputMoments:
 
     @contextmanager
     def watching(self, modules: Sequence[FFNModule], mask: Tensor | None) -> Iterator[None]:
-        """While active, the inputs of each forward pass are counted, those of padding left out."""
+        """While active, the inputs of each forward pass are counted: where `mask` is not 0, or all without one."""
         keep = None if mask is None else mask.flatten().bool()
 
         def watch(m: FFNModule) -> OutputHook:

@@ -125,8 +125,8 @@ class PlusRectifier:
         self.replay = memory.also_about(self.subjects, self.requests)[-hparams.replay :] if hparams.replay else []
         self.rows = self.requests + self.contexts + self.replay
         self.lengths = [len(e.answer) for e in self.rows]
-        self.margins = [hparams.margin] * len(self.rows)
-        self.margins[len(self.requests) : len(self.requests) + len(contexts)] = margins_of(contexts, hparams)
+        own, replayed = ([hparams.margin] * len(rows) for rows in (self.requests, self.replay))
+        self.margins = [*own, *margins_of(contexts, hparams), *replayed]
         self.contrast = InputMoments(sparse=True)
         if hparams.contrast and hparams.null_space:
             self.contrast = contrast_moments(model, tok, self.ffn, requests, hparams)

@@ -63,5 +63,8 @@ class Record:
     @property
     def distracting(self) -> Probes:
         """The same, each behind the edited statement, which draws the answer to the new target."""
-        statement = f"{self.prompt} {self.target_new}."
-        return tuple(Probe(f"{statement} {probe.prompt}", probe.answers) for probe in self.neighbours)
+        return tuple(Probe(self.told(probe.prompt), probe.answers) for probe in self.neighbours)
+
+    def told(self, prompt: str) -> str:
+        """A question behind the new fact, in the same context."""
+        return f"{self.prompt} {self.target_new}. {prompt}"
