@@ -38,12 +38,14 @@ Positive = Annotated[int, BeforeValidator(_a_number), Field(ge=1)]
 Weight = Annotated[float, BeforeValidator(_a_number), Field(ge=0, allow_inf_nan=False)]
 """A finite number, 0 or more; 0 switches off."""
 Rate = Annotated[float, BeforeValidator(_a_number), Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, BeforeValidator(_a_number), Field(ge=0, le=1)]
 
 REMEDIES = {
     Count: ("0 or more", "use 0 to switch it off, or a positive number"),
     Positive: ("at least 1", "use a positive whole number"),
     Weight: ("a finite number, 0 or more", "use 0 to switch it off"),
     Rate: ("a positive number", "use a finite number above 0"),
+    Share: ("a number from 0 to 1", "use 1 for all"),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from .base import Count, HyperParams, Positive, Weight
+from .base import Count, HyperParams, Positive, Share, Weight
 from .packe import Score
 
 
@@ -26,10 +26,10 @@ class PaCKEPlusHyperParams(HyperParams):
     value_nodes: Positive | None = None
     """Value nodes that are edited in each layer; null takes all: what is usual elsewhere tells them apart. Fewer make
     the change less specific."""
-    write_at: Literal["all", "subject", "subject_and_target", "from_subject"] = "subject_and_target"
-    """Tokens whose gradient chooses and changes nodes: all; only the subject's, where a fact is looked up; these and
-    the target's, where its next token is: a long target need then not be written on the subject as a whole; or from the
-    subject's last token on, where subject and relation meet: other facts of the subject then stay."""
+    write_at: Literal["all", "subject", "subject_and_target", "from_subject"] = "from_subject"
+    """Tokens whose gradient chooses and changes nodes: from the subject's last token on, where subject and relation meet,
+    so that other facts of the subject stay; only the subject's, where a fact is looked up; these and the target's; or
+    all."""
     trace: Literal["call", "request"] = "request"
     """What is edited together: all requests of a call, or each request by itself, remembered by the next."""
 
@@ -46,34 +46,37 @@ class PaCKEPlusHyperParams(HyperParams):
     """Seed of the sampled texts and of the choice among them."""
 
     # Where the new target has to come.
-    prefix_contexts: Count = 1
+    prefix_contexts: Count = 3
     """Ask for the target behind this many short texts sampled from the model, too, so that it does not hang on the
     prompt's position."""
     prefix_tokens: Positive = 6
     """Length of these texts."""
-    subject_contexts: Count = 8
-    """Ask for the target after this many neutral contexts of the subject ("{} is known for"), too, so that it comes
-    however the relation is worded. The price: other facts of the subject are drawn to it."""
-
-    context_margin: float | None = None
-    """Log-odds that the target must have there; null asks for `margin`."""
-    orders: Count = 0
+    orders: Count = 3
     """Ask for the target after this many other orders of the prompt's own words, too: at most six."""
+    subject_contexts: Count = 10
+    """Ask for the target after this many neutral contexts of the subject ("{} is known for"), too, at most ten, so that
+    it comes however the relation is worded. The price: other facts of the subject are drawn to it."""
+    context_margin: float = 1.0
+    """Log-odds that the target must have there."""
+    context_share: Share = 0.8
+    """Stop once the target leads in this share of them, or once a step hardly helps: the rest costs the subject's other
+    facts. 1 goes on until it leads in all."""
 
     # Where nothing may change.
-    contrast: Weight = 0.0
+    contrast: Weight = 300.0
     """Weight, in the size of a change, of what it does to other subjects in the same relation and to the subject in
     other relations, against the neutral text's 1."""
-    contrast_names: Count = 16
+    contrast_names: Count = 24
     """Other subjects there: invented names, at most 32."""
-    contrast_relations: Count = 8
+    contrast_relations: Count = 26
     """Other relations there, out of 26 and the neutral contexts that are not asked for the target."""
     null_space: Weight = 10.0
     """Weight, in the size of a change, of what it does to the inputs that a module sees in neutral text and about other
     subjects, and at earlier edits. 0 measures the change itself."""
-    memory_size: Count = 100
-    """Earlier calls' edits that are remembered while the model holds them; edits rolled back are forgotten. With
-    `null_space` changes are kept off these edits' inputs, apart from those of the same subject: see `replay`."""
+    memory_size: Count = 8
+    """Earlier calls' edits, at least this many, that are told apart: one that is rolled back is forgotten, and one of the
+    same subject may be written over (see `replay`). Of those before them a sum of fixed size is kept, as long as the
+    model holds them. With `null_space` changes are kept off the inputs of all; 0 remembers none."""
     memory_weight: Weight = 120.0
     """Weight of each of them there, against the neutral text's 1."""
     replay: Count = 8

@@ -29,9 +29,10 @@ OPENINGS = ("The", "In", "A", "She", "When", "It", "This", "He", "There", "For",
 
 FRAGMENTS = (
     "{} can be found with", "The story of {} includes", "{}'s", "{} and the", "People say that {} is",
-    "{} is known for", "In {}, the", "About {}:", "{} comes from", "{} was", "{} has", "{} is",
+    "{} is known for", "In {}, the", "About {}:", "{} comes from", "{} has",
 )  # fmt: skip
-"""Neutral contexts of a subject: they name no relation. The first ones are the most useful."""
+"""Neutral contexts of a subject: they name no relation. The first ones are the most useful. None is how one of `RELATIONS`
+begins: what is kept off "{} was born in" cannot be asked for after "{} was"."""
 
 ORDERS = (
     "{subject}. {before} it {after}", "Question: {prompt} Answer:", "{subject} ({words}):",

@@ -24,14 +24,14 @@ PADDING = 2.0
 """By how much the longest text run together may exceed the shortest."""
 
 
-def contexts_of(
+def stated(
     requests: Sequence[EditRequest],
     hparams: PaCKEPlusHyperParams,
     background: Background,
     model: PreTrainedModel,
     tok: Any,
 ) -> list[EditRequest]:
-    """The same facts, asked in other words."""
+    """The same facts, asked in other words that state the relation."""
     rng, found = random.Random(hparams.seed), []
     if hparams.prefix_contexts:
         background.prepare_texts(model, tok, hparams.seed)
@@ -41,8 +41,12 @@ def contexts_of(
             found += [with_prefix(request, text) for text in texts]
         if has_subject(request):
             found += in_other_orders(request, hparams.orders)
-            found += [about_subject(request, f) for f in FRAGMENTS[: hparams.subject_contexts]]
     return found
+
+
+def neutral(requests: Sequence[EditRequest], hparams: PaCKEPlusHyperParams) -> list[EditRequest]:
+    """The targets after words that name no relation."""
+    return [about_subject(r, f) for r in filter(has_subject, requests) for f in FRAGMENTS[: hparams.subject_contexts]]
 
 
 def leads(logits: Tensor, targets: Tensor) -> Tensor:
@@ -50,13 +54,6 @@ def leads(logits: Tensor, targets: Tensor) -> Tensor:
     targets = targets.to(logits.device)[:, None]
     others = logits.scatter(1, targets, -torch.inf).logsumexp(1)
     return logits.gather(1, targets).squeeze(1) - others
-
-
-def margins_of(contexts: Sequence[EditRequest], hparams: PaCKEPlusHyperParams) -> list[float]:
-    """The lead that is asked for in each of `contexts_of`."""
-    neutral = {f.format(r.subject) for r in contexts for f in FRAGMENTS}
-    low = hparams.margin if hparams.context_margin is None else hparams.context_margin
-    return [low if r.prompt in neutral else hparams.margin for r in contexts]
 
 
 def lacks(lead: Tensor, margin: float | Tensor) -> Tensor:

@@ -12,15 +12,18 @@ from ..model.ffn import FFNModule, slice_dtype
 from ..model.hooks import OutputHook, output_hooks
 
 
+DENSE = 4096
+"""Most inputs of a module whose moment is summed as a whole."""
+
+
 class InputMoments:
     """Mean of x x^T over the tokens seen, as far as a change of some nodes of a module needs it.
 
-    A key module's inputs have length D and their whole moment [D, D] is summed. A value module's have length M and
-    M x M would be too large: the inputs themselves are kept, in bfloat16, and the moments of the chosen nodes are taken
-    from these.
+    The whole moment is summed: [D, D] for a key module, [M, M] for a value module. Where M is so large that the inputs
+    themselves are smaller, these are kept, in bfloat16, and the moments of the chosen nodes are taken from them.
 
     Args:
-        sparse: keep the inputs of key modules themselves, too: smaller than their moments for a few tokens.
+        sparse: keep the inputs of all modules: smaller than their moments for a few tokens.
     """
 
     def __init__(self, sparse: bool = False) -> None:
@@ -36,7 +39,7 @@ class InputMoments:
 
     def add(self, m: FFNModule, x: Tensor) -> None:
         """Count inputs [T, in] of a module."""
-        if m.kind == "key" and not self.sparse:
+        if not self.sparse and x.shape[1] <= DENSE:
             moment = x.T @ x
             self.sums[m.name] = self.sums[m.name] + moment if m.name in self.sums else moment
         else:
@@ -44,6 +47,18 @@ class InputMoments:
             self.rows[m.name] = torch.cat([self.rows[m.name], x]) if m.name in self.rows else x
         self.counts[m.name] = self.counts.get(m.name, 0) + len(x)
         self._last.pop(m.name, None)
+        self._sizes.pop(m.name, None)
+
+    def copied(self) -> InputMoments:
+        """One that can go on by itself; tensors are never changed, and so shared."""
+        other = InputMoments(self.sparse)
+        other.sums, other.rows, other.counts = dict(self.sums), dict(self.rows), dict(self.counts)
+        return other
+
+    def accumulate(self, m: FFNModule, moment: Tensor) -> None:
+        """Count the whole moment of some inputs as one more term of a plain sum, not of a mean."""
+        self.sums[m.name] = self.sums[m.name] + moment if m.name in self.sums else moment
+        self.counts[m.name] = 1
         self._sizes.pop(m.name, None)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -61,7 +76,11 @@ class InputMoments:
     def of_nodes(self, m: FFNModule, index: Tensor) -> Tensor:
         """What a change of the nodes `index` [k] reacts to: [D, D] of a key module, [k, k] of a value module."""
         if m.name in self.sums:
-            return self.sums[m.name] / self.counts[m.name]
+            found = self.sums[m.name] / self.counts[m.name]
+            if m.kind == "key" or len(index) == len(found):
+                return found
+            index = index.to(found.device)
+            return found[index][:, index]
         last = self._last.get(m.name)
         if last is None or not torch.equal(last[0], index):
             rows = self.rows_of(m, index)

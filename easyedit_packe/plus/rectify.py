@@ -34,7 +34,7 @@ from ..packe.slices import Slices
 from ..packe.tracing import NodeSets, choose_nodes, factors, module_scores, watch_outputs
 from ..requests import EditRequest, collate, encode
 from .contrast import contrast_moments
-from .demands import alike, asked, contexts_of, lacks, leads, margins_of, places
+from .demands import alike, asked, lacks, leads, neutral, places, stated
 from .least_change import Writes, least_change
 from .moments import InputMoments, damping, reach
 from .state import EditMemory
@@ -49,6 +49,9 @@ OVERSHOOT = 1.5
 
 RIDGE_FACTOR = 10.0
 """By how much `ridge` grows after a step that made things worse, and shrinks back after one that did not."""
+
+STALLED = 0.2
+"""A step that provides less than this share of what neutral contexts lack is the last one."""
 
 HELD = 4
 """Pieces of a pass whose activations are held until it is known whether a change follows; of more, none are."""
@@ -118,15 +121,17 @@ class PlusRectifier:
         self.background = memory.background.moments
         max_tokens = getattr(model.config, "max_position_embeddings", None)
         self.requests = encode(tok, requests, max_tokens)
-        contexts = contexts_of(requests, hparams, memory.background, model, tok)
-        self.contexts = encode(tok, contexts, max_tokens)
+        in_other_words = encode(tok, stated(requests, hparams, memory.background, model, tok), max_tokens)
+        neutrally = encode(tok, neutral(requests, hparams), max_tokens)
+        self.contexts = in_other_words + neutrally
         self.subjects = {r.subject for r in requests if r.subject}
         self.others = memory.about_others(self.subjects)
         self.replay = memory.also_about(self.subjects, self.requests)[-hparams.replay :] if hparams.replay else []
         self.rows = self.requests + self.contexts + self.replay
         self.lengths = [len(e.answer) for e in self.rows]
-        own, replayed = ([hparams.margin] * len(rows) for rows in (self.requests, self.replay))
-        self.margins = [*own, *margins_of(contexts, hparams), *replayed]
+        kinds = ((self.requests, False), (in_other_words, False), (neutrally, True), (self.replay, False))
+        self.optional = torch.tensor([optional for rows, optional in kinds for _ in rows], device=self.device)
+        self.margins = [hparams.context_margin if optional else hparams.margin for optional in self.optional.tolist()]
         self.contrast = InputMoments(sparse=True)
         if hparams.contrast and hparams.null_space:
             self.contrast = contrast_moments(model, tok, self.ffn, requests, hparams)
@@ -158,13 +163,14 @@ class PlusRectifier:
             if step == 0:
                 self.choose(seen)
             lacking = self.lacking(seen).sum().item()
+            stalled = lacking > (1 - STALLED) * least
             if best is None or lacking < least:
                 least, best, ridge = lacking, seen, max(hp.ridge, ridge / RIDGE_FACTOR)
                 kept = self.slices.weight
             else:  # the last change went further than first order carries: a shorter one instead (Levenberg, Marquardt)
                 self.slices.weight = kept
                 ridge *= RIDGE_FACTOR
-            if lacking == 0 or step == hp.num_steps - 1:
+            if step == hp.num_steps - 1 or self.enough(self.lacking(best), stalled):
                 break
             self.slices.weight = self.change(best, ridge).add_(kept)
         if best is None:
@@ -173,8 +179,19 @@ class PlusRectifier:
         terms = {name: [step[name] for step in history] for name in history[0]}
         patch = self.slices.patch()
         warn_of_rounding(patch, "load the model in float32")
-        self.memory.add(self.requests, self.subjects, patch, self.inputs(best), hp.memory_size)
+        self.memory.add(self.requests, self.subjects, patch, self.inputs(best), hp.memory_size, self.ffn.modules)
         return Rectification(patch, [NodeSets(self.critical, {})], terms.pop("loss"), terms)
+
+    def enough(self, lacking: Tensor, stalled: bool) -> bool:
+        """Whether nothing is lacking, or what still is costs more than it is worth.
+
+        That is so once only neutral contexts lack something [R], and either few of them do, or the last step hardly
+        helped: the target cannot lead everywhere, and what is done to the subject in trying is done to its other facts.
+        """
+        share, open_ = self.hparams.context_share, lacking > 0
+        if share == 1 or open_[~self.optional].any():
+            return not open_.any()
+        return stalled or bool(open_.sum() <= (1 - share) * self.optional.sum())
 
     def terms(self, lead: Tensor) -> dict[str, float | None]:
         """The request's mean token loss, and the least lead among each kind of rows; None where the model overflowed,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from ..requests import Encoded
 from .background import Background
 from .moments import InputMoments
 
-AWAY = 8
+AWAY = 32
 """Edits that are not in force and still known."""
 
 
@@ -32,6 +32,12 @@ class Mark:
     axis: int
     index: Tensor
     sums: Tensor
+
+    def under(self, later: Mark) -> Mark:
+        """Of the nodes of both, after the later edit."""
+        mine = ~torch.isin(self.index, later.index)
+        order = torch.cat([self.index[mine], later.index]).sort()
+        return Mark(self.axis, order.values, torch.cat([self.sums[mine], later.sums])[order.indices])
 
     def read(self, parameter: Tensor) -> Tensor:
         """What the checksums [k] would be now."""
@@ -58,6 +64,30 @@ class Edit:
     subjects: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True)
+class Past:
+    """All edits before those that are told apart: of a size that does not grow with their number, but for their texts.
+
+    Attributes:
+        marks: by parameter name, of every node that any of them touched, as the last of them left it.
+        inputs: the sum of the edits' moments, whole.
+        requests: with the subjects that they are about.
+    """
+
+    marks: dict[str, Mark] = field(default_factory=dict)
+    inputs: InputMoments = field(default_factory=InputMoments)
+    requests: tuple[tuple[frozenset[str], Encoded], ...] = ()
+
+    def and_then(self, edit: Edit, modules: Iterable[FFNModule]) -> Past:
+        """With the edit that came next."""
+        marks = {n: mark.under(edit.marks[n]) if n in edit.marks else mark for n, mark in self.marks.items()}
+        inputs = self.inputs.copied()
+        for m in modules:
+            if m.name in edit.inputs.counts:
+                inputs.accumulate(m, edit.inputs.of_nodes(m, torch.arange(m.num_nodes)))
+        return Past(edit.marks | marks, inputs, (*self.requests, *((edit.subjects, e) for e in edit.requests)))
+
+
 class EditMemory:
     """The edits that a model holds, and the background of all of them.
 
@@ -67,22 +97,30 @@ class EditMemory:
     an edit is taken out from among others (`EditStack.revert`), shared nodes get values that no edit has written: it
     is told of that, and takes note of them.
 
+    A few edits are told apart; of those before them sums remain (`Past`), so that neither the state nor the time of an
+    edit grows with their number.
+
     Attributes:
-        edits: those in force, oldest first.
-        away: those that are not.
+        edits: those in force that are told apart, oldest first.
+        away: those that are not in force.
+        past: those before `edits`, in force.
+        past_away: what was `past` until it was rolled back.
         background: what is usual for the model.
     """
 
     def __init__(self) -> None:
         self.edits: list[Edit] = []
         self.away: list[Edit] = []
+        self.past = Past()
+        self.past_away = Past()
         self.background = Background()
         self._sums: dict[str, tuple[Tensor, list[Edit], Tensor]] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EditMemory:
-        """For a copy of the model. Edits and background never change, so both models look at the same ones."""
+        """For a copy of the model. Edits, past and background never change, so both models look at the same ones."""
         copied = EditMemory()
         copied.edits, copied.away, copied.background = list(self.edits), list(self.away), self.background
+        copied.past, copied.past_away = self.past, self.past_away
         return copied
 
     @classmethod
@@ -103,8 +141,9 @@ class EditMemory:
         patch: WeightPatch,
         inputs: InputMoments,
         limit: int,
+        modules: Sequence[FFNModule],
     ) -> None:
-        """Remember an edit, unless it changes nothing; beyond `limit` the oldest ones are dropped."""
+        """Remember an edit, unless it changes nothing or `limit` is 0; at twice `limit` the older half becomes past."""
         if not any(s.change.any() for s in patch.slices.values()):
             return
         name = digest_of((n, s.new) for n, s in sorted(patch.slices.items()))[:16]
@@ -113,7 +152,11 @@ class EditMemory:
         patch.info["edits"] = [name]
         edit = Edit(name, list(requests), marks, inputs, frozenset(subjects))
         self.away = [e for e in self.away if e.name != name]
-        self.edits = [*self.edits, edit][-limit:] if limit else []
+        self.edits = [*self.edits, edit] if limit else []
+        while len(self.edits) > 2 * limit:
+            for old in self.edits[:limit]:
+                self.past = self.past.and_then(old, modules)
+            self.edits = self.edits[limit:]
 
     def about_others(self, subjects: Iterable[str]) -> list[Edit]:
         """Earlier edits of other subjects; a new fact of the same one has to be written where the old one lives."""
@@ -123,13 +166,14 @@ class EditMemory:
         """Earlier requests about these subjects, oldest first, apart from those whose very prompt is asked anew."""
         asked = {e.prompt for e in requests}
         found: dict[tuple[int, ...], Encoded] = {}
-        for edit in self.edits:
-            if not edit.subjects.isdisjoint(subjects):
-                found |= {e.prompt: e for e in edit.requests if e.prompt not in asked}
+        for about, e in (*self.past.requests, *((edit.subjects, e) for edit in self.edits for e in edit.requests)):
+            if not about.isdisjoint(subjects) and e.prompt not in asked:
+                found[e.prompt] = e
         return list(found.values())
 
     def moment(self, m: FFNModule, index: Tensor, edits: Sequence[Edit]) -> Tensor:
-        """Sum over some of the edits of what a change of the nodes `index` reacts to there, [D, D] or [k, k].
+        """Sum over the past and some of the edits of what a change of the nodes `index` reacts to there, [D, D] or
+        [k, k].
 
         The sum over all is kept and only added to, in the edits' order, so that it does not depend on when it is asked
         for; the edits that are not meant, few, are taken off.
@@ -144,7 +188,7 @@ class EditMemory:
         for edit in self.edits:
             if m.name in edit.inputs.counts and not any(edit is e for e in edits):
                 total = total - edit.inputs.of_nodes(m, index)
-        return total
+        return total + self.past.inputs.of_nodes(m, index) if m.name in self.past.inputs.counts else total
 
     # Which edits are in force
 
@@ -163,6 +207,10 @@ class EditMemory:
             else:
                 away.insert(0, edit)
         self.edits, self.away = kept, away[-AWAY:]
+        pasts = [p for p in (self.past, self.past_away) if p.requests]
+        held = [all(_holds(mark, parameters.get(n), covered.get(n)) for n, mark in p.marks.items()) for p in pasts]
+        self.past = next((p for p, holds in zip(pasts, held, strict=True) if holds), Past())
+        self.past_away = next((p for p in pasts if p is not self.past), Past())
 
     @contextmanager
     def taking_out(self, model: nn.Module, patch: WeightPatch) -> Iterator[None]:
@@ -173,6 +221,7 @@ class EditMemory:
         gone = set(patch.info.get("edits", ()))
         self.away = [*self.away, *(e for e in self.edits if e.name in gone)][-AWAY:]
         self.edits = [_marked_anew(e, patch, parameters) for e in self.edits if e.name not in gone]
+        self.past = _marked_anew(self.past, patch, parameters)
 
     # On disk, with the model's weights, so that a sequence of edits can go on in another process
 
@@ -180,16 +229,14 @@ class EditMemory:
         """Everything, by name, as `safetensors` saves it."""
         found = self.background.tensors()
         for i, edit in enumerate(self.edits):
-            for j, e in enumerate(edit.requests):
-                places = torch.tensor([e.answer_start, *(e.subject or ())])
-                found |= {f"edit|{i}|ids|{j}": e.ids, f"edit|{i}|places|{j}": places}
-            for name, mark in edit.marks.items():
-                found |= {f"edit|{i}|index|{name}": mark.index, f"edit|{i}|checksums|{name}": mark.sums}
-                found[f"edit|{i}|axis|{name}"] = torch.tensor(mark.axis)
-            found[f"edit|{i}|text|name"] = _as_bytes(edit.name)
-            found[f"edit|{i}|text|subjects"] = _as_bytes("\n".join(sorted(edit.subjects)))
-            found |= {f"edit|{i}|inputs|{k}": t for k, t in edit.inputs.tensors().items()}
-        return found
+            parts = {f"text|{name}": _as_bytes(text) for name, text in (("name", edit.name), _lines(edit.subjects))}
+            parts |= _marks_and_requests(edit.marks, edit.requests)
+            parts |= {f"inputs|{k}": t for k, t in edit.inputs.tensors().items()}
+            found |= {f"edit|{i}|{k}": t for k, t in parts.items()}
+        past = _marks_and_requests(self.past.marks, [e for _, e in self.past.requests])
+        past |= {f"text|{j}": _as_bytes(_lines(about)[1]) for j, (about, _) in enumerate(self.past.requests)}
+        past |= {f"inputs|{k}": t for k, t in self.past.inputs.tensors().items()}
+        return found | {f"past|0|{k}": t for k, t in past.items()}
 
     @classmethod
     def restore(cls, model: nn.Module, tensors: Mapping[str, Tensor]) -> EditMemory:
@@ -198,26 +245,66 @@ class EditMemory:
         memory = cls.of(model)
         memory._sums.clear()
         memory.background = Background.load(tensors, devices)
-        parts: dict[int, dict[str, dict[str, Tensor]]] = {}
+        parts: dict[tuple[str, int], _Parts] = {}
         for key, t in tensors.items():
-            if key.startswith("edit|"):
-                _, i, kind, name = key.split("|", 3)
-                parts.setdefault(int(i), {}).setdefault(kind, {})[name] = t
+            if key.startswith(("edit|", "past|")):
+                what, i, kind, name = key.split("|", 3)
+                parts.setdefault((what, int(i)), {}).setdefault(kind, {})[name] = t
+        past = parts.pop(("past", 0), None)
+        memory.past = _read_past(past, devices) if past else Past()
         memory.edits = [_read_edit(part, devices) for _, part in sorted(parts.items())]
         return memory
 
 
-def _read_edit(part: dict[str, dict[str, Tensor]], devices: Mapping[str, torch.device]) -> Edit:
+_Parts = dict[str, dict[str, Tensor]]
+_Marked = TypeVar("_Marked", Edit, Past)
+
+
+def _lines(subjects: Iterable[str]) -> tuple[str, str]:
+    return "subjects", "\n".join(sorted(subjects))
+
+
+def _marks_and_requests(marks: Mapping[str, Mark], requests: Iterable[Encoded]) -> dict[str, Tensor]:
+    found = {}
+    for j, e in enumerate(requests):
+        found |= {f"ids|{j}": e.ids, f"places|{j}": torch.tensor([e.answer_start, *(e.subject or ())])}
+    for name, mark in marks.items():
+        found |= {f"index|{name}": mark.index, f"checksums|{name}": mark.sums, f"axis|{name}": torch.tensor(mark.axis)}
+    return found
+
+
+def _read_requests(part: _Parts) -> list[Encoded]:
     requests = []
     for j, ids in sorted(part["ids"].items(), key=lambda item: int(item[0])):
         start, *subject = part["places"][j].tolist()
         requests.append(Encoded(ids, start, (subject[0], subject[1]) if subject else None))
-    marks = {n: Mark(int(part["axis"][n]), index, part["checksums"][n]) for n, index in part["index"].items()}
-    text = {name: bytes(t.tolist()).decode() for name, t in part["text"].items()}
-    subjects = frozenset(text["subjects"].split("\n") if text["subjects"] else ())
+    return requests
+
+
+def _read_marks(part: _Parts) -> dict[str, Mark]:
+    return {n: Mark(int(part["axis"][n]), index, part["checksums"][n]) for n, index in part["index"].items()}
+
+
+def _read_subjects(text: Tensor) -> frozenset[str]:
+    return frozenset(_as_text(text).split("\n") if len(text) else ())
+
+
+def _read_edit(part: _Parts, devices: Mapping[str, torch.device]) -> Edit:
     inputs = InputMoments(sparse=True)
     inputs.load(part.get("inputs", {}), devices)
-    return Edit(text["name"], requests, marks, inputs, subjects)
+    name, subjects = _as_text(part["text"]["name"]), _read_subjects(part["text"]["subjects"])
+    return Edit(name, _read_requests(part), _read_marks(part), inputs, subjects)
+
+
+def _read_past(part: _Parts, devices: Mapping[str, torch.device]) -> Past:
+    inputs = InputMoments()
+    inputs.load(part["inputs"], devices)
+    requests = [(_read_subjects(part["text"][str(j)]), e) for j, e in enumerate(_read_requests(part))]
+    return Past(_read_marks(part), inputs, tuple(requests))
+
+
+def _as_text(t: Tensor) -> str:
+    return bytes(t.tolist()).decode()
 
 
 def _as_bytes(text: str) -> Tensor:
@@ -227,12 +314,14 @@ def _as_bytes(text: str) -> Tensor:
 def _holds(mark: Mark, parameter: Tensor | None, covered: Tensor | None) -> bool:
     if parameter is None:
         return False
-    free = slice(None) if covered is None else ~torch.isin(mark.index, covered)
-    return torch.equal(mark.read(parameter)[free], mark.sums[free])
+    if covered is not None:
+        free = ~torch.isin(mark.index, covered)
+        mark = Mark(mark.axis, mark.index[free], mark.sums[free])
+    return not len(mark.index) or torch.equal(mark.read(parameter), mark.sums)
 
 
-def _marked_anew(edit: Edit, patch: WeightPatch, parameters: Mapping[str, Tensor]) -> Edit:
-    """The edit, whose marks at the nodes of `patch` are what the model holds there now."""
+def _marked_anew(edit: _Marked, patch: WeightPatch, parameters: Mapping[str, Tensor]) -> _Marked:
+    """The same, whose marks at the nodes of `patch` are what the model holds there now."""
     marks = dict(edit.marks)
     for name, mark in edit.marks.items():
         if name in patch.slices:

@@ -10,7 +10,7 @@ from easyedit_packe import PaCKEHyperParams, PaCKEPlusHyperParams, compute_patch
 from easyedit_packe.errors import HyperParamsError
 from easyedit_packe.model.chat import framed, in_turn
 from easyedit_packe.plus.background import Background
-from easyedit_packe.plus.demands import contexts_of
+from easyedit_packe.plus.demands import neutral, stated
 from easyedit_packe.requests import EditRequest, encode
 
 from ..conftest import CHAT, REQUESTS, make_model, make_tokenizer
@@ -74,7 +74,7 @@ def test_templates_that_do_not_fit(template, message, hparams):
         compute_patch(make_model("llama"), tok, REQUESTS[:1], dataclasses.replace(hparams, use_chat_template=True))
 
 
-PLUS = {"num_critical_paths": 4, "prefix_contexts": 0, "device": "cpu"}
+PLUS = {"num_critical_paths": 4, "prefix_contexts": 0, "orders": 0, "device": "cpu"}
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,12 @@ def test_an_edit_is_that_of_the_text_itself(settings):
 
 
 def test_prefixes_stand_in_the_turn_and_contexts_of_the_subject_are_plain():
-    tok, settings = chat_tokenizer(), PaCKEPlusHyperParams(prefix_contexts=1, subject_contexts=2)
+    tok, settings = chat_tokenizer(), PaCKEPlusHyperParams(prefix_contexts=1, subject_contexts=2, orders=0)
     background = Background()
     background.texts = torch.tensor([tok("Who wrote the violin")["input_ids"]])
-    asked = [c.asked for c in contexts_of([framed(tok, REQUEST)], settings, background, make_model("llama"), tok)]
-    assert asked == [
+    request, model = framed(tok, REQUEST), make_model("llama")
+    contexts = stated([request], settings, background, model, tok) + neutral([request], settings)
+    assert [c.asked for c in contexts] == [
         "Omar wrote Who wrote the violin. Omar plays <eos> Omar is",
         "Omar can be found with",
         "The story of Omar includes",

@@ -8,14 +8,14 @@ from easyedit_packe.errors import HyperParamsError
 from easyedit_packe.model.hooks import output_hooks
 from easyedit_packe.plus.contexts import FRAGMENTS, NAMES, ORDERS, RELATIONS, in_other_orders, of_another
 from easyedit_packe.plus.contrast import contrast_moments, contrasts
-from easyedit_packe.plus.demands import margins_of, places
+from easyedit_packe.plus.demands import places
 from easyedit_packe.requests import EditRequest, Encoded, collate
 
 from ..conftest import make_model, make_tokenizer
 from .common import ALL, plus
 
 ASKED = EditRequest("The author of Grey Tides is", "Ivo Marsh", "Grey Tides")
-WIDE = {**ALL, "write_at": "from_subject", "orders": 2, "contrast_names": 3, "contrast_relations": 2}
+WIDE = {**ALL, "write_at": "from_subject", "orders": 2, "contrast": 1.0, "contrast_names": 3, "contrast_relations": 2}
 
 
 def test_a_prompts_words_in_other_orders():
@@ -66,10 +66,7 @@ def test_from_the_subjects_last_token_on():
 
 
 def test_neutral_contexts_may_ask_for_less():
-    neutral = EditRequest(FRAGMENTS[1].format("Omar"), "the piano", "Omar")
     hp = PaCKEPlusHyperParams(**{**WIDE, "context_margin": -1.0})
-    assert margins_of([ASKED, neutral], hp) == [hp.margin, -1.0]
-    assert margins_of([neutral], PaCKEPlusHyperParams(**WIDE)) == [hp.margin]
     run = plus(make_model("llama"), make_tokenizer(), hp)
     by_row = run.margin(range(len(run.rows))).split(run.lengths)
     wanted = [1.0] * (len(run.rows) - 2) + [-1.0] * 2  # the two neutral contexts come last

@@ -21,7 +21,15 @@ from .common import ALL, plus, same_patch
 def test_the_target_comes_in_every_text(architecture):
     model, tok = make_model(architecture), make_tokenizer()
     hp = PaCKEPlusHyperParams(
-        **{**ALL, "write_at": "all", "num_steps": 30, "margin": 0.0, "subject_contexts": 1, "prefix_contexts": 0}
+        **{
+            **ALL,
+            "write_at": "all",
+            "num_steps": 30,
+            "margin": 0.0,
+            "context_margin": 0.0,
+            "subject_contexts": 1,
+            "prefix_contexts": 0,
+        }
     )
     patch = compute_patch(model, tok, REQUESTS[:1], hp)
     terms = patch.info["terms"]
@@ -195,3 +203,36 @@ def test_only_the_named_layers_are_touched():
     assert {name.split(".")[2] for name in patch.slices} == {"1"}
     sizes = {name.split(".")[4]: len(s.index) for name, s in patch.slices.items()}
     assert sizes == {"up_proj": 4, "down_proj": 6}
+
+
+@pytest.mark.parametrize(
+    ("lacking", "stalled", "share", "enough"),
+    [
+        ([0, 0, 0, 0, 0, 0, 0], False, 0.8, True),
+        ([1, 0, 0, 0, 0, 0, 0], True, 0.8, False),  # the request itself
+        ([0, 1, 0, 0, 0, 0, 0], True, 0.8, False),  # another wording of it
+        ([0, 0, 9, 0, 0, 0, 0], False, 0.8, True),  # four neutral contexts of five
+        ([0, 0, 9, 9, 0, 0, 0], False, 0.8, False),
+        ([0, 0, 9, 9, 0, 0, 0], True, 0.8, True),
+        ([0, 0, 9, 0, 0, 0, 0], True, 1.0, False),
+    ],
+)
+def test_neutral_contexts_need_not_all_hold(lacking, stalled, share, enough):
+    hp = PaCKEPlusHyperParams(**{**ALL, "subject_contexts": 5, "context_share": share})
+    run = plus(make_model("llama"), make_tokenizer(), hp, REQUESTS[1:2])
+    assert run.optional.tolist() == [False] * 2 + [True] * 5
+    assert run.enough(torch.tensor([float(x) for x in lacking]), stalled) is enough
+
+
+def test_an_edit_stops_when_the_rest_of_the_neutral_contexts_hardly_gains():
+    """Fewer steps than until all hold, and what the request asks for holds all the same."""
+    runs = {}
+    for share in (1.0, 0.5):
+        hp = PaCKEPlusHyperParams(
+            **{**ALL, "write_at": "all", "num_steps": 30, "subject_contexts": 10, "context_share": share}
+        )
+        run = plus(make_model("llama"), make_tokenizer(), hp, REQUESTS[1:2])
+        runs[share] = run.run()
+        lacking = run.lacking(run.look())
+        assert not lacking[~run.optional].any()
+    assert len(runs[0.5].losses) < len(runs[1.0].losses)

@@ -1,5 +1,6 @@
 """What PaCKE+ knows belongs to the model, and follows it."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -29,7 +30,6 @@ def test_the_sum_over_earlier_edits_does_not_depend_on_when_it_is_asked_for():
             memory.edits = list(EditMemory.of(model).edits)
         for m in ffn.modules[:2] if step < 4 else ffn.modules:
             now.moment(m, index, now.edits)
-    assert len(now.edits) == 3
     for m in ffn.modules:
         if m.name not in now.edits[0].inputs.counts:
             continue
@@ -49,7 +49,9 @@ def test_earlier_requests_of_the_same_subject_stay():
     again = {**first, "target_new": second["target_new"]}
     for request, replay, holds in ((second, 2, True), (again, 2, False)):
         model = make_model("llama")
-        hp = PaCKEPlusHyperParams(**{**ALL, "write_at": "all", "num_steps": 30, "margin": 0.0, "replay": replay})
+        hp = PaCKEPlusHyperParams(
+            **{**ALL, "write_at": "all", "num_steps": 30, "margin": 0.0, "subject_contexts": 0, "replay": replay}
+        )
         apply_packe_plus_to_model(model, tok, [first], hp)
         apply_packe_plus_to_model(model, tok, [request], hp)
         [row] = encode(tok, read_requests([first]))
@@ -71,7 +73,7 @@ def test_an_edit_of_the_same_subject_does_not_stand_in_the_way():
 
 def test_memory_keeps_consecutive_edits_and_forgets_those_rolled_back(architecture):
     model, tok = make_model(architecture), make_tokenizer()
-    hp = PaCKEPlusHyperParams(**{**ALL, "write_at": "all"})
+    hp = PaCKEPlusHyperParams(**DEMANDING)
     originals = []
     for request in REQUESTS:
         originals.append(apply_packe_plus_to_model(model, tok, [request], hp, return_orig_weights=True)[1])
@@ -97,12 +99,13 @@ def test_a_computed_patch_that_is_not_applied_is_forgotten():
     assert EditMemory.of(model).edits == []
 
 
-def test_memory_survives_being_saved(tmp_path):
+@pytest.mark.parametrize("size", [4, 1])
+def test_memory_survives_being_saved(tmp_path, size):
     from safetensors.torch import load_file, save_file
 
     model, tok = make_model("llama"), make_tokenizer()
-    hp = PaCKEPlusHyperParams(**{**ALL, "write_at": "all"})
-    for request in REQUESTS[:2]:
+    hp = PaCKEPlusHyperParams(**{**DEMANDING, "memory_size": size, "replay": 1})
+    for request in MANY[:4]:
         apply_packe_plus_to_model(model, tok, [request], hp)
     save_file({k: t.contiguous() for k, t in EditMemory.of(model).tensors().items()}, tmp_path / "memory.safetensors")
     other = make_model("llama")
@@ -110,18 +113,84 @@ def test_memory_survives_being_saved(tmp_path):
     EditMemory.restore(other, load_file(tmp_path / "memory.safetensors"))
     mine, its = (EditMemory.of(m).edits for m in (model, other))
     assert [(e.name, e.subjects) for e in mine] == [(e.name, e.subjects) for e in its]
-    assert [e.subjects for e in mine] != [frozenset()] * 2
+    assert frozenset() not in [e.subjects for e in mine]
+    pasts = [EditMemory.of(m).past.requests for m in (model, other)]
+    assert [about for about, _ in pasts[0]] == [about for about, _ in pasts[1]]
+    assert bool(pasts[0]) == (size == 1)
     assert same_patch(*(compute_patch(m, tok, REQUESTS[2:], hp) for m in (model, other)))
 
 
-def test_memory_is_bounded_and_belongs_to_one_model():
-    tok, hp = make_tokenizer(), PaCKEPlusHyperParams(**{**ALL, "memory_size": 2, "replay": 1})
+def test_memory_belongs_to_one_model():
     model = make_model("llama")
-    for request in REQUESTS:
+    apply_packe_plus_to_model(model, make_tokenizer(), REQUESTS[:1], PaCKEPlusHyperParams(**ALL))
+    assert len(EditMemory.of(model).edits) == 1
+    assert EditMemory.of(make_model("llama", seed=1)).edits == []
+
+
+# What is past
+
+MANY = [{**r, "target_new": t["target_new"]} for t in REQUESTS for r in REQUESTS]
+"""Nine edits of three subjects."""
+
+
+def moments_of(memory, modules, index):
+    return [memory.moment(m, index, memory.edits) for m in modules]
+
+
+def test_what_was_written_is_never_forgotten_and_takes_no_more_room():
+    """With room for one or two edits, what nine of them want left alone is what they want that are all told apart."""
+    model, tok = make_model("llama"), make_tokenizer()
+    hp = PaCKEPlusHyperParams(**{**DEMANDING, "memory_size": 1, "replay": 1})
+    ffn, index, all_apart, sizes = FFNMap.of(model), torch.tensor([1, 4, 5]), EditMemory(), []
+    for request in MANY:
         apply_packe_plus_to_model(model, tok, [request], hp)
-    assert [len(e.requests) for e in EditMemory.of(model).edits] == [1, 1]
-    other = make_model("llama", seed=1)
-    assert EditMemory.of(other).edits == []
+        memory = EditMemory.of(model)
+        all_apart.edits.append(memory.edits[-1])
+        sizes.append(
+            sum(t.nbytes for name, t in memory.tensors().items() if "ids" not in name and "places" not in name)
+        )
+    assert len({e.name for e in all_apart.edits}) == len(MANY) == len(memory.edits) + len(memory.past.requests)
+    assert len(memory.edits) <= 2
+    for found, expected in zip(
+        moments_of(memory, ffn.modules[:4], index), moments_of(all_apart, ffn.modules[:4], index), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6 * expected.abs().max().item())
+    assert sizes[-1] < 1.1 * max(sizes[:4])
+    assert {e.prompt for e in memory.also_about({REQUESTS[0]["subject"]}, [])} == {
+        e.prompt for e in encode(tok, read_requests(REQUESTS[:1]))
+    }
+
+
+def test_the_past_is_forgotten_once_it_is_rolled_back_and_known_again_when_it_comes_back():
+    model, hp = make_model("llama"), PaCKEPlusHyperParams(**{**DEMANDING, "memory_size": 1, "replay": 1})
+    base = copy.deepcopy(model.state_dict())
+    in_a_row(model, MANY[:5], hp)
+    edited, known = copy.deepcopy(model.state_dict()), len(EditMemory.of(model).past.requests)
+    assert known >= 3
+    model.load_state_dict(base)
+    memory = EditMemory.of(model)
+    assert (memory.edits, memory.past.requests) == ([], ())
+    model.load_state_dict(edited)
+    memory = EditMemory.of(model)
+    assert len(memory.past.requests) == known
+    assert len(memory.edits) == 5 - known
+
+
+def test_an_old_edit_taken_out_of_a_stack_leaves_the_past_in_force():
+    model, hp = make_model("llama"), PaCKEPlusHyperParams(**{**DEMANDING, "memory_size": 1, "replay": 1})
+    stack = EditStack(model)
+    for patch in in_a_row(model, MANY[:5], hp):
+        stack.push(patch)
+    known = EditMemory.of(model).past.requests
+    stack.revert(stack.edits[0])
+    assert EditMemory.of(model).past.requests == known
+
+
+def test_no_memory_at_all():
+    model, hp = make_model("llama"), PaCKEPlusHyperParams(**{**DEMANDING, "memory_size": 0, "replay": 0})
+    in_a_row(model, MANY[:3], hp)
+    memory = EditMemory.of(model)
+    assert (memory.edits, memory.past.requests) == ([], ())
 
 
 def test_request_by_request_remembers_within_the_call():
@@ -146,7 +215,15 @@ def test_checksums_tell_nodes_apart():
 
 # Which edits are in force
 
-DEMANDING = {**ALL, "write_at": "all", "num_steps": 20, "subject_contexts": 1, "prefix_contexts": 0, "margin": 3.0}
+DEMANDING = {
+    **ALL,
+    "write_at": "all",
+    "num_steps": 20,
+    "subject_contexts": 1,
+    "prefix_contexts": 0,
+    "margin": 3.0,
+    "context_margin": 3.0,
+}
 """So that every tiny model is changed by every request: an edit that changes nothing is not remembered."""
 
 
