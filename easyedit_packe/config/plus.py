@@ -27,9 +27,9 @@ class PaCKEPlusHyperParams(HyperParams):
     """Value nodes that are edited in each layer; null takes all: what is usual elsewhere tells them apart. Fewer make
     the change less specific."""
     write_at: Literal["all", "subject", "subject_and_target", "from_subject"] = "from_subject"
-    """Tokens whose gradient chooses and changes nodes: from the subject's last token on, where subject and relation meet,
-    so that other facts of the subject stay; only the subject's, where a fact is looked up; these and the target's; or
-    all."""
+    """Tokens whose gradient chooses and changes nodes: from the subject's last token on, where subject and relation
+    meet, so that other facts of the subject stay; only the subject's, where a fact is looked up; these and the
+    target's; or all."""
     trace: Literal["call", "request"] = "request"
     """What is edited together: all requests of a call, or each request by itself, remembered by the next."""
 
@@ -74,9 +74,9 @@ class PaCKEPlusHyperParams(HyperParams):
     """Weight, in the size of a change, of what it does to the inputs that a module sees in neutral text and about other
     subjects, and at earlier edits. 0 measures the change itself."""
     memory_size: Count = 8
-    """Earlier calls' edits, at least this many, that are told apart: one that is rolled back is forgotten, and one of the
-    same subject may be written over (see `replay`). Of those before them a sum of fixed size is kept, as long as the
-    model holds them. With `null_space` changes are kept off the inputs of all; 0 remembers none."""
+    """Earlier calls' edits, at least this many, that are told apart: one that is rolled back is forgotten, and one of
+    the same subject may be written over (see `replay`). Of those before them a sum of fixed size is kept, as long as
+    the model holds them. With `null_space` changes are kept off the inputs of all; 0 remembers none."""
     memory_weight: Weight = 120.0
     """Weight of each of them there, against the neutral text's 1."""
     replay: Count = 8

@@ -31,8 +31,8 @@ FRAGMENTS = (
     "{} can be found with", "The story of {} includes", "{}'s", "{} and the", "People say that {} is",
     "{} is known for", "In {}, the", "About {}:", "{} comes from", "{} has",
 )  # fmt: skip
-"""Neutral contexts of a subject: they name no relation. The first ones are the most useful. None is how one of `RELATIONS`
-begins: what is kept off "{} was born in" cannot be asked for after "{} was"."""
+"""Neutral contexts of a subject: they name no relation. The first ones are the most useful. None is how one of
+`RELATIONS` begins: what is kept off "{} was born in" cannot be asked for after "{} was"."""
 
 ORDERS = (
     "{subject}. {before} it {after}", "Question: {prompt} Answer:", "{subject} ({words}):",

@@ -11,7 +11,6 @@ from torch import Tensor
 from ..model.ffn import FFNModule, slice_dtype
 from ..model.hooks import OutputHook, output_hooks
 
-
 DENSE = 4096
 """Most inputs of a module whose moment is summed as a whole."""
 

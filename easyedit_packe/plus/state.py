@@ -265,7 +265,7 @@ def _lines(subjects: Iterable[str]) -> tuple[str, str]:
 
 
 def _marks_and_requests(marks: Mapping[str, Mark], requests: Iterable[Encoded]) -> dict[str, Tensor]:
-    found = {}
+    found: dict[str, Tensor] = {}
     for j, e in enumerate(requests):
         found |= {f"ids|{j}": e.ids, f"places|{j}": torch.tensor([e.answer_start, *(e.subject or ())])}
     for name, mark in marks.items():

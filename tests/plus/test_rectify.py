@@ -231,7 +231,7 @@ def test_an_edit_stops_when_the_rest_of_the_neutral_contexts_hardly_gains():
         hp = PaCKEPlusHyperParams(
             **{**ALL, "write_at": "all", "num_steps": 30, "subject_contexts": 10, "context_share": share}
         )
-        run = plus(make_model("llama"), make_tokenizer(), hp, REQUESTS[1:2])
+        run = plus(make_model("llama"), make_tokenizer(), hp, REQUESTS[2:])
         runs[share] = run.run()
         lacking = run.lacking(run.look())
         assert not lacking[~run.optional].any()
