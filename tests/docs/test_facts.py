@@ -47,7 +47,7 @@ def test_fields_are_complete_and_their_defaults_right(page, cls):
 def test_choices_that_a_field_has_are_among_those_that_are_named():
     for page, cls in (("paper.md", PaCKEHyperParams), ("plus.md", PaCKEPlusHyperParams)):
         meanings = {quoted(row["field"])[0]: row["meaning"] for row in table(page, "field")}
-        (default,) = {"paper.md": ["joint"], "plus.md": ["subject_and_target"]}[page]
+        (default,) = {"paper.md": ["joint"], "plus.md": ["from_subject"]}[page]
         field = {"paper.md": "contrast_step", "plus.md": "write_at"}[page]
         for other in quoted(meanings[field]):
             if other != default:
