@@ -57,7 +57,7 @@ class PaCKEPlusHyperParams(HyperParams):
     """Ask for the target after this many neutral contexts of the subject ("{} is known for"), too, at most ten, so that
     it comes however the relation is worded. The price: other facts of the subject are drawn to it."""
     context_margin: float = -3.0
-    """Log-odds that the target must have there: above 0 it is what the model says of the subject without being asked."""
+    """Log-odds that the target must have there: above 0 it is what the model says of the subject unasked."""
     context_share: Share = 0.8
     """Stop once the target leads in this share of them, or once a step hardly helps: the rest costs the subject's other
     facts. 1 goes on until it leads in all."""

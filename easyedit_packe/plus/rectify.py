@@ -2,10 +2,10 @@
 
 What differs from the paper (`packe.rectify`), each part a field of `PaCKEPlusHyperParams`:
 
-- *What is asked* (`demands`): the target has to lead all other tokens in the request, behind short prefixes, and in
-  neutral contexts of the subject; earlier edits, those of the same subject above all, have to stay.
-- *Where*: nodes are chosen by the gradient at the subject's tokens, where a fact is looked up, and at the target's,
-  where its next token is; in few layers, and relative to how strongly the nodes usually act.
+- *What is asked* (`demands`): the target has to lead in the request, behind short prefixes, in the prompt's words in other
+  orders, and to come near in neutral contexts of the subject; earlier edits have to stay.
+- *Where*: nodes are chosen by the gradient from the subject's last token on, where it meets the relation; in few layers,
+  and relative to how strongly they usually act.
 - *How* (`least_change`): not Adam on a sum of losses but Gauss-Newton: linearise what each text lacks, and take the
   smallest change that provides it, measured by what it does to usual inputs and to those of earlier edits.
 """
@@ -35,6 +35,7 @@ from ..packe.tracing import NodeSets, choose_nodes, factors, module_scores, watc
 from ..requests import EditRequest, collate, encode
 from .contrast import contrast_moments
 from .demands import alike, asked, lacks, leads, neutral, places, stated
+from .layers import in_layers
 from .least_change import Writes, least_change
 from .moments import InputMoments, damping, reach
 from .state import EditMemory
@@ -298,20 +299,3 @@ class PlusRectifier:
 def gradients_at(of: Tensor, outputs: Sequence[Tensor], at: Tensor) -> list[Tensor]:
     """Gradients of a number by some modules' outputs [B, T, out], at the places [B, T] that are true."""
     return [g[at.to(g.device)] for g in torch.autograd.grad(of, outputs)]
-
-
-def in_layers(ffn: FFNMap, hparams: PaCKEPlusHyperParams) -> FFNMap:
-    """The modules that the edit may touch."""
-    last = max(m.layer for m in ffn.modules)
-    for layer in hparams.layers or ():
-        if not 0 <= layer <= last:
-            raise HyperParamsError(f"layers: expected numbers from 0 to {last} for this model, got {layer}.")
-    wanted = max(hparams.num_critical_paths, hparams.value_nodes or 0)
-    if wanted > ffn.num_nodes:
-        raise ModelError(
-            f"num_critical_paths, value_nodes: expected at most the model's {ffn.num_nodes} nodes a module, "
-            f"got {wanted}; lower it."
-        )
-    if not hparams.layers:
-        return ffn
-    return FFNMap(tuple(m for m in ffn.modules if m.layer in hparams.layers), ffn.hidden_size)

@@ -11,7 +11,8 @@ from easyedit_packe.model.bits import same_bits
 from easyedit_packe.model.ffn import FFNMap
 from easyedit_packe.model.forward import answer_logits
 from easyedit_packe.plus.demands import leads
-from easyedit_packe.plus.state import EditMemory, checksums
+from easyedit_packe.plus.edits import checksums
+from easyedit_packe.plus.state import EditMemory
 from easyedit_packe.requests import collate, encode, read_requests
 
 from ..conftest import REQUESTS, make_model, make_tokenizer
