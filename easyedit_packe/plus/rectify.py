@@ -2,10 +2,9 @@
 
 What differs from the paper (`packe.rectify`), each part a field of `PaCKEPlusHyperParams`:
 
-- *What is asked* (`demands`): the target has to lead in the request, behind short prefixes, in the prompt's words in other
-  orders, and to come near in neutral contexts of the subject; earlier edits have to stay.
-- *Where*: nodes are chosen by the gradient from the subject's last token on, where it meets the relation; in few layers,
-  and relative to how strongly they usually act.
+- *What is asked* (`demands`): the target has to lead in the request, in other orders of its words and behind prefixes,
+  and to come near in neutral contexts of the subject; earlier edits have to stay.
+- *Where*: nodes are chosen by the gradient from the subject's last token on, relative to how strongly they usually act.
 - *How* (`least_change`): not Adam on a sum of losses but Gauss-Newton: linearise what each text lacks, and take the
   smallest change that provides it, measured by what it does to usual inputs and to those of earlier edits.
 """
