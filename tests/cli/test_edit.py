@@ -171,4 +171,4 @@ def test_the_shipped_settings_edit_the_default_model(tmp_path, editor):
     assert len(result["edits"][1]["generality"]) == 1
     shown = json.loads(packe("show", out, "--json"))
     assert [r["target_new"] for r in shown["requests"]] == ["Rome", "Zn"]
-    assert len(shown["norm_by_layer"]) == {"PaCKE": 30, "PaCKE+": 12}[editor]
+    assert len(shown["norm_by_layer"]) == {"PaCKE": 30, "PaCKE+": 11}[editor]
