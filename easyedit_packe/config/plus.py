@@ -59,8 +59,8 @@ class PaCKEPlusHyperParams(HyperParams):
     context_margin: float = -3.0
     """Log-odds that the target must have there: above 0 it is what the model says of the subject unasked."""
     context_share: Share = 0.8
-    """Stop once the target leads in this share of them, or once a step hardly helps: the rest costs the subject's other
-    facts. 1 goes on until it leads in all."""
+    """Stop once the target has them in this share of the contexts, or once a step hardly helps: the rest costs the
+    subject's other facts. 1 goes on until it has them in all."""
 
     # Where nothing may change.
     contrast: Weight = 300.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -30,6 +31,15 @@ class Mark:
         order = torch.cat([self.index[mine], later.index]).sort()
         return Mark(self.axis, order.values, torch.cat([self.sums[mine], later.sums])[order.indices])
 
+    def without(self, covered: Tensor | None) -> Mark:
+        """Of the nodes that are not among these."""
+        free = slice(None) if covered is None else ~torch.isin(self.index, covered)
+        return Mark(self.axis, self.index[free], self.sums[free])
+
+    def holds(self, parameter: Tensor) -> bool:
+        """Whether the nodes have these values; where there are none, nothing is read."""
+        return not len(self.index) or torch.equal(self.read(parameter), self.sums)
+
     def read(self, parameter: Tensor) -> Tensor:
         """What the checksums [k] would be now."""
         found = parameter.detach().index_select(self.axis, self.index.to(parameter.device))
@@ -53,6 +63,18 @@ class Edit:
     marks: dict[str, Mark]
     inputs: InputMoments = field(default_factory=lambda: InputMoments(sparse=True))
     subjects: frozenset[str] = frozenset()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything, by name, for `load`."""
+        texts = {"text|name": _as_bytes(self.name), "text|subjects": _as_bytes("\n".join(sorted(self.subjects)))}
+        return texts | _written(self.requests, self.marks, self.inputs)
+
+    @classmethod
+    def load(cls, tensors: Mapping[str, Tensor], devices: Mapping[str, torch.device]) -> Edit:
+        """What `tensors` gave, each module's inputs on its own device."""
+        parts = _by_kind(tensors)
+        name, subjects = _as_text(parts["text"]["name"]), _subjects(parts["text"]["subjects"])
+        return cls(name, *_read(parts, InputMoments(sparse=True), devices), subjects)
 
 
 @dataclass(frozen=True)
@@ -78,69 +100,25 @@ class Past:
                 inputs.accumulate(m, edit.inputs.of_nodes(m, torch.arange(m.num_nodes)))
         return Past(edit.marks | marks, inputs, (*self.requests, *((edit.subjects, e) for e in edit.requests)))
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything, by name, for `load`."""
+        texts = {f"text|{j}": _as_bytes("\n".join(sorted(about))) for j, (about, _) in enumerate(self.requests)}
+        return texts | _written([e for _, e in self.requests], self.marks, self.inputs)
 
-Parts = dict[str, dict[str, Tensor]]
+    @classmethod
+    def load(cls, tensors: Mapping[str, Tensor], devices: Mapping[str, torch.device]) -> Past:
+        """What `tensors` gave, each module's inputs on its own device; without any, nothing is past."""
+        parts = _by_kind(tensors)
+        requests, marks, inputs = _read(parts, InputMoments(), devices)
+        return cls(marks, inputs, tuple((_subjects(parts["text"][str(j)]), e) for j, e in enumerate(requests)))
+
+
 _Marked = TypeVar("_Marked", Edit, Past)
 
 
-def lines(subjects: Iterable[str]) -> tuple[str, str]:
-    return "subjects", "\n".join(sorted(subjects))
-
-
-def marks_and_requests(marks: Mapping[str, Mark], requests: Iterable[Encoded]) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for j, e in enumerate(requests):
-        found |= {f"ids|{j}": e.ids, f"places|{j}": torch.tensor([e.answer_start, *(e.subject or ())])}
-    for name, mark in marks.items():
-        found |= {f"index|{name}": mark.index, f"checksums|{name}": mark.sums, f"axis|{name}": torch.tensor(mark.axis)}
-    return found
-
-
-def _read_requests(part: Parts) -> list[Encoded]:
-    requests = []
-    for j, ids in sorted(part["ids"].items(), key=lambda item: int(item[0])):
-        start, *subject = part["places"][j].tolist()
-        requests.append(Encoded(ids, start, (subject[0], subject[1]) if subject else None))
-    return requests
-
-
-def _read_marks(part: Parts) -> dict[str, Mark]:
-    return {n: Mark(int(part["axis"][n]), index, part["checksums"][n]) for n, index in part["index"].items()}
-
-
-def _read_subjects(text: Tensor) -> frozenset[str]:
-    return frozenset(_as_text(text).split("\n") if len(text) else ())
-
-
-def read_edit(part: Parts, devices: Mapping[str, torch.device]) -> Edit:
-    inputs = InputMoments(sparse=True)
-    inputs.load(part.get("inputs", {}), devices)
-    name, subjects = _as_text(part["text"]["name"]), _read_subjects(part["text"]["subjects"])
-    return Edit(name, _read_requests(part), _read_marks(part), inputs, subjects)
-
-
-def read_past(part: Parts, devices: Mapping[str, torch.device]) -> Past:
-    inputs = InputMoments()
-    inputs.load(part["inputs"], devices)
-    requests = [(_read_subjects(part["text"][str(j)]), e) for j, e in enumerate(_read_requests(part))]
-    return Past(_read_marks(part), inputs, tuple(requests))
-
-
-def _as_text(t: Tensor) -> str:
-    return bytes(t.tolist()).decode()
-
-
-def as_bytes(text: str) -> Tensor:
-    return torch.tensor(list(text.encode()), dtype=torch.uint8)
-
-
-def holds(mark: Mark, parameter: Tensor | None, covered: Tensor | None) -> bool:
-    if parameter is None:
-        return False
-    if covered is not None:
-        free = ~torch.isin(mark.index, covered)
-        mark = Mark(mark.axis, mark.index[free], mark.sums[free])
-    return not len(mark.index) or torch.equal(mark.read(parameter), mark.sums)
+def in_force(marks: Mapping[str, Mark], parameters: Mapping[str, Tensor], covered: Mapping[str, Tensor]) -> bool:
+    """Whether the parameters hold what the marks say, apart from the nodes of each that are covered."""
+    return all(n in parameters and mark.without(covered.get(n)).holds(parameters[n]) for n, mark in marks.items())
 
 
 def marked_anew(edit: _Marked, patch: WeightPatch, parameters: Mapping[str, Tensor]) -> _Marked:
@@ -157,3 +135,44 @@ def checksums(values: Tensor) -> Tensor:
     """One number for each node's bits [k], int64: equal for equal bits, different for practically all others."""
     rows = bits(values).flatten(1).long().cpu()
     return (rows * (2 * torch.arange(rows.shape[1]) + 1)).sum(1)
+
+
+def _written(requests: Sequence[Encoded], marks: Mapping[str, Mark], inputs: InputMoments) -> dict[str, Tensor]:
+    found = {f"inputs|{k}": t for k, t in inputs.tensors().items()}
+    for j, e in enumerate(requests):
+        found |= {f"ids|{j}": e.ids, f"places|{j}": torch.tensor([e.answer_start, *(e.subject or ())])}
+    for name, mark in marks.items():
+        found |= {f"index|{name}": mark.index, f"checksums|{name}": mark.sums, f"axis|{name}": torch.tensor(mark.axis)}
+    return found
+
+
+def _by_kind(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, t in tensors.items():
+        kind, name = key.split("|", 1)
+        parts[kind][name] = t
+    return parts
+
+
+def _read(
+    parts: Mapping[str, dict[str, Tensor]], inputs: InputMoments, devices: Mapping[str, torch.device]
+) -> tuple[list[Encoded], dict[str, Mark], InputMoments]:
+    requests = []
+    for j, ids in sorted(parts["ids"].items(), key=lambda item: int(item[0])):
+        start, *subject = parts["places"][j].tolist()
+        requests.append(Encoded(ids, start, (subject[0], subject[1]) if subject else None))
+    marks = {n: Mark(int(parts["axis"][n]), index, parts["checksums"][n]) for n, index in parts["index"].items()}
+    inputs.load(parts["inputs"], devices)
+    return requests, marks, inputs
+
+
+def _as_bytes(text: str) -> Tensor:
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def _as_text(t: Tensor) -> str:
+    return bytes(t.tolist()).decode()
+
+
+def _subjects(text: Tensor) -> frozenset[str]:
+    return frozenset(_as_text(text).split("\n") if len(text) else ())

@@ -18,20 +18,7 @@ from ..patch import WeightPatch
 from ..patch.watchers import watchers
 from ..requests import Encoded
 from .background import Background
-from .edits import (
-    Edit,
-    Mark,
-    Parts,
-    Past,
-    as_bytes,
-    checksums,
-    holds,
-    lines,
-    marked_anew,
-    marks_and_requests,
-    read_edit,
-    read_past,
-)  # fmt: skip
+from .edits import Edit, Mark, Past, checksums, in_force, marked_anew
 from .moments import InputMoments
 
 AWAY = 32
@@ -150,7 +137,7 @@ class EditMemory:
         away: list[Edit] = []
         covered: dict[str, Tensor] = {}
         for edit in reversed([*self.edits, *self.away]):  # one that comes back is the newest
-            if all(holds(mark, parameters.get(n), covered.get(n)) for n, mark in edit.marks.items()):
+            if in_force(edit.marks, parameters, covered):
                 kept.insert(0, edit)
                 for name, mark in edit.marks.items():
                     covered[name] = torch.cat([covered.get(name, mark.index), mark.index]).unique()
@@ -158,8 +145,7 @@ class EditMemory:
                 away.insert(0, edit)
         self.edits, self.away = kept, away[-AWAY:]
         pasts = [p for p in (self.past, self.past_away) if p.requests]
-        held = [all(holds(mark, parameters.get(n), covered.get(n)) for n, mark in p.marks.items()) for p in pasts]
-        self.past = next((p for p, yes in zip(pasts, held, strict=True) if yes), Past())
+        self.past = next((p for p in pasts if in_force(p.marks, parameters, covered)), Past())
         self.past_away = next((p for p in pasts if p is not self.past), Past())
 
     @contextmanager
@@ -179,14 +165,8 @@ class EditMemory:
         """Everything, by name, as `safetensors` saves it."""
         found = self.background.tensors()
         for i, edit in enumerate(self.edits):
-            parts = {f"text|{name}": as_bytes(text) for name, text in (("name", edit.name), lines(edit.subjects))}
-            parts |= marks_and_requests(edit.marks, edit.requests)
-            parts |= {f"inputs|{k}": t for k, t in edit.inputs.tensors().items()}
-            found |= {f"edit|{i}|{k}": t for k, t in parts.items()}
-        past = marks_and_requests(self.past.marks, [e for _, e in self.past.requests])
-        past |= {f"text|{j}": as_bytes(lines(about)[1]) for j, (about, _) in enumerate(self.past.requests)}
-        past |= {f"inputs|{k}": t for k, t in self.past.inputs.tensors().items()}
-        return found | {f"past|0|{k}": t for k, t in past.items()}
+            found |= {f"edit|{i}|{k}": t for k, t in edit.tensors().items()}
+        return found | {f"past|{k}": t for k, t in self.past.tensors().items()}
 
     @classmethod
     def restore(cls, model: nn.Module, tensors: Mapping[str, Tensor]) -> EditMemory:
@@ -195,12 +175,14 @@ class EditMemory:
         memory = cls.of(model)
         memory._sums.clear()
         memory.background = Background.load(tensors, devices)
-        parts: dict[tuple[str, int], Parts] = {}
+        edits: dict[int, dict[str, Tensor]] = {}
+        past: dict[str, Tensor] = {}
         for key, t in tensors.items():
-            if key.startswith(("edit|", "past|")):
-                what, i, kind, name = key.split("|", 3)
-                parts.setdefault((what, int(i)), {}).setdefault(kind, {})[name] = t
-        past = parts.pop(("past", 0), None)
-        memory.past = read_past(past, devices) if past else Past()
-        memory.edits = [read_edit(part, devices) for _, part in sorted(parts.items())]
+            if key.startswith("edit|"):
+                _, i, name = key.split("|", 2)
+                edits.setdefault(int(i), {})[name] = t
+            elif key.startswith("past|"):
+                past[key.removeprefix("past|")] = t
+        memory.edits = [Edit.load(of_edit, devices) for _, of_edit in sorted(edits.items())]
+        memory.past = Past.load(past, devices)
         return memory
