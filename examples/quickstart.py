@@ -218,8 +218,9 @@ def next_steps() -> str:
     name = os.path.relpath(packe) if packe.is_relative_to(Path.cwd()) else "packe"
     return f"""
 What to try next (each has --help):
-  {name} edit --editor PaCKE+ --subject Japan --prompt "{{}} is in" --target Peru -o peru.st
-  {name} ask --patch peru.st "On the map, Japan lies in"
+  {name} edit --editor PaCKE+ --subject "The Louvre" --prompt "{{}} is in the city of" \\
+    --target Oslo -o oslo.st
+  {name} ask --patch oslo.st "To see the Louvre, travel to the city of"
   {name} bench -m editor=PaCKE,PaCKE+ data=demo n=5 && {name} report runs"""
 
 
