@@ -3,6 +3,7 @@
     python benchmarks/comparison.py --zsre FILE --counterfact FILE --qaedit FILE --wikibigedit FILE --out FOLDER
     python benchmarks/comparison.py ... --dry-run      # what is done, and the commands of the rest
     python benchmarks/comparison.py ... --pack FILE    # the runs that are complete, as a study
+    packe unpack benchmarks/results/single50.jsonl.zst FOLDER      # before the first, to go on with what is done
 
 EasyEdit's HEAD has to be in EASYEDIT_HOME: the PyPI release has not all of these editors. Each run is one process with
 one thread, `--workers` of them at a time. A run that was killed goes on where it stopped, and one that is done costs

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import needs
-from .store import StoreError, read_json, read_rows
+from .store import StoreError, as_line, read_json, read_rows, write_json
 
 Row = dict[str, Any]
 
@@ -28,6 +28,7 @@ SUFFIX = ".jsonl.zst"
 UNEDITED_KEY = ("case_id", "generation_measured", "judge")
 """What tells the rows of an unedited model apart; most have no judge."""
 KINDS = ("run", "edit", "case", "unedited", "unedited_case")
+FILES = {"edit": "edits.jsonl", "case": "cases.jsonl", "unedited_case": "cases.jsonl"}
 LEVEL = 19
 """Of compression: a study is packed once and fetched often."""
 
@@ -80,6 +81,32 @@ def read(file: Path) -> list[Row]:
     except (zstandard.ZstdError, ValueError, LookupError, TypeError) as e:
         raise StoreError(f"{file} is no archive of `packe pack`, or it is damaged ({e}); pack the folder again.") from e
     return found
+
+
+def unpack(file: Path, folder: Path) -> int:
+    """Write the runs of an archive as the folder that they came from; `packe bench` goes on with the unfinished ones.
+
+    Returns:
+        The number of runs written, those of unedited models included.
+
+    Raises:
+        StoreError: the archive is damaged, or the folder holds one of its runs; nothing is written then.
+    """
+    runs: dict[str, dict[str, list[Row]]] = {}
+    for row in read(file):
+        runs.setdefault(row.pop("run"), {}).setdefault(row.pop("kind"), []).append(row)
+    there = [name for name in runs if (folder / name).exists()]
+    if there:
+        raise StoreError(f"{folder} holds {there[0]} already; unpack into another folder, or remove that one.")
+    for name, kinds in runs.items():
+        (folder / name).mkdir(parents=True)
+        for kind, found in kinds.items():
+            if kind in FILES:
+                (folder / name / FILES[kind]).write_bytes(b"".join(map(as_line, found)))
+        # Last: a folder without it is no run yet.
+        (about,) = kinds.get("run") or kinds["unedited"]
+        write_json(folder / name / "run.json", about)
+    return len(runs)
 
 
 def rows(folder: Path) -> Iterator[Row]:

@@ -55,7 +55,7 @@ class Rows:
         kept = {key: row for key, row in self.rows.items() if wanted(row)}
         if len(kept) < len(self.rows):
             with written_whole(self.path) as part:
-                part.write_bytes(b"".join(map(_line, kept.values())))
+                part.write_bytes(b"".join(map(as_line, kept.values())))
             self.rows = kept
 
     def append(self, row: dict[str, Any]) -> None:
@@ -64,7 +64,7 @@ class Rows:
             return
         self.rows[self._key(row)] = row
         with self.path.open("ab") as f:
-            f.write(_line(row))
+            f.write(as_line(row))
             f.flush()
             os.fsync(f.fileno())
 
@@ -92,7 +92,8 @@ def _whole_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
     return rows, good
 
 
-def _line(row: dict[str, Any]) -> bytes:
+def as_line(row: dict[str, Any]) -> bytes:
+    """A row as a file of rows holds it."""
     return (json.dumps(row, ensure_ascii=False, default=_plain) + "\n").encode("utf-8")
 
 

@@ -14,7 +14,7 @@ import typer
 from .. import __version__
 from ..errors import PaCKEError
 from . import easyedit, export, model
-from .bench import bench, pack, report
+from .bench import bench, pack, report, unpack
 from .edit import ask, edit
 from .patches import apply, merge, revert, show
 from .stats import stats
@@ -67,6 +67,7 @@ app.command(
 )(bench)
 app.command()(report)
 app.command()(pack)
+app.command()(unpack)
 app.command()(stats)
 app.add_typer(easyedit.app, name="easyedit")
 app.add_typer(model.app, name="model")

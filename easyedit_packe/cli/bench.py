@@ -1,4 +1,4 @@
-"""`packe bench`, `report` and `pack`: editors compared, and the comparison shown and kept."""
+"""`packe bench`, `report`, `pack` and `unpack`: editors compared, and the comparison shown and kept."""
 
 from __future__ import annotations
 
@@ -64,6 +64,21 @@ def pack(
 
     pack(folder, file)
     typer.echo(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
+
+
+def unpack(
+    file: Annotated[Path, typer.Argument(help="A .jsonl.zst file of `packe pack`.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="The folder to write, an out= folder.", show_default=False)],
+) -> None:
+    """Turn such a file into a folder of runs again: `packe bench` goes on there with other editors, or more records.
+
+    Example: packe unpack runs.jsonl.zst runs
+    """
+    _need_the_extra()
+    from ..bench.archive import unpack
+
+    number = unpack(file, folder)
+    typer.echo(f"wrote {number} {'run' if number == 1 else 'runs'} into {folder}")
 
 
 def _need_the_extra() -> None:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from easyedit_packe.bench.archive import KINDS, pack, read, rows
+from easyedit_packe.bench.archive import KINDS, pack, read, rows, unpack
 from easyedit_packe.bench.report import find_runs, markdown
 from easyedit_packe.bench.store import StoreError
 from easyedit_packe.errors import MissingPackageError
@@ -42,6 +42,21 @@ def test_the_same_rows_come_back(study, tmp_path):
         assert back.pop((name, "unedited")) == [json.loads((folder / "run.json").read_text())]
         assert back.pop((name, "unedited_case")) == read_rows(folder / "cases.jsonl")
     assert not back
+
+
+def test_a_folder_comes_back(study, tmp_path):
+    pack(study, tmp_path / "a.jsonl.zst")
+    assert unpack(tmp_path / "a.jsonl.zst", tmp_path / "back") == 3 + 2
+    assert list(rows(tmp_path / "back")) == list(rows(study))
+
+
+def test_unpacking_overwrites_nothing(study, tmp_path):
+    pack(study, tmp_path / "a.jsonl.zst")
+    (there,) = study.glob("*/*/*/ROME*")
+    (tmp_path / "back" / there.relative_to(study)).mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"holds m/zsre/single/ROME.* already; unpack into another folder"):
+        unpack(tmp_path / "a.jsonl.zst", tmp_path / "back")
+    assert not list((tmp_path / "back").rglob("*.json*"))
 
 
 def test_the_same_rows_give_the_same_bytes(study, tmp_path):
