@@ -53,6 +53,12 @@ class PaCKEPlusHyperParams(HyperParams):
     """Length of these texts."""
     orders: Count = 3
     """Ask for the target after this many other orders of the prompt's own words, too: at most six."""
+    relations: Count = 2
+    """Ask for the target after this many texts that state the same relation of the subject in the package's own words,
+    too; the model itself finds them among `contexts.RELATIONS`, and none may be among them."""
+    likeness: Share = 0.8
+    """How much alike the model has to go on after a text and after the prompt, for both to state the same relation
+    (Bhattacharyya's coefficient of the next token's distributions). No such text is held against the edit below."""
     subject_contexts: Count = 10
     """Ask for the target after this many neutral contexts of the subject ("{} is known for"), too, at most ten, so that
     it comes however the relation is worded. The price: other facts of the subject are drawn to it."""
@@ -70,6 +76,9 @@ class PaCKEPlusHyperParams(HyperParams):
     """Other subjects there: invented names, at most 32."""
     contrast_relations: Count = 26
     """Other relations there, out of 26 and the neutral contexts that are not asked for the target."""
+    elsewhere: Weight = 300.0
+    """Weight of what it does to other subjects in other relations, the same for every edit: one hardly reaches them,
+    many in a row would wear them away."""
     null_space: Weight = 10.0
     """Weight, in the size of a change, of what it does to the inputs that a module sees in neutral text and about other
     subjects, and at earlier edits. 0 measures the change itself."""

@@ -46,8 +46,13 @@ RELATIONS = (
     "{} is a member of", "{} plays the", "{} studied at", "{} won the", "{} belongs to", "{} is named after",
     "The colour of {} is", "The owner of {} is", "The age of {} is", "The father of {} is", "{} looks like a",
     "{} was first seen in", "{} smells of", "Everyone who knows {} says", "{} is bigger than",
+    "{} speaks", "The first language of {} is", "{} is a citizen of", "{} plays as a", "{} is employed by",
+    "{} was developed by", "{} was produced by", "{} was first shown on", "{} originates from",
+    "{} lies on the continent of", "The capital of {} is", "The language of {} is", "The religion of {} is",
+    "{} specialises in", "The field of work of {} is", "The job of {} is", "The headquarters of {} are in",
+    "{} was directed by", "The music of {} is called", "{} is a kind of", "{} holds the office of", "{} was founded in",
 )  # fmt: skip
-"""What else may be asked of a subject."""
+"""What may be asked of a subject, of any kind."""
 
 NAMES = (
     "Margaret Holloway", "Dmitri Volkov", "Port Ellery", "The Silent Orchard", "Kenji Tanabe", "Lake Verrin",
@@ -116,6 +121,11 @@ def of_another(request: EditRequest, name: str) -> EditRequest:
 def has_subject(request: EditRequest) -> bool:
     """Whether the request says which words of its prompt are the subject."""
     return request.subject is not None and request.subject != "" and request.subject in request.prompt
+
+
+def elsewhere() -> list[EditRequest]:
+    """Every invented subject in every relation: what no edit is about, and many in a row would wear away."""
+    return [EditRequest(relation.format(name), "it", name) for name in NAMES for relation in RELATIONS]
 
 
 def background_lines() -> list[str]:

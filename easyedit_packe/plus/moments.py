@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..model.ffn import FFNModule, slice_dtype
-from ..model.hooks import OutputHook, output_hooks
+from ..model.ffn import FFNMap, FFNModule, slice_dtype
+from ..model.hooks import OutputHook, ends_with, output_hooks
+from ..requests import EditRequest, Encoded, collate, encode
+from .places import alike, places
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 DENSE = 4096
 """Most inputs of a module whose moment is summed as a whole."""
@@ -108,6 +114,19 @@ class InputMoments:
         """The usual square of an input, a number: their median, as in some layers a single node, which fires at the
         first token of every text, would make up the mean of all."""
         return self.usual_size(m).square().median()
+
+    @torch.no_grad()
+    def count(
+        self, model: PreTrainedModel, tok: Any, ffn: FFNMap, texts: Sequence[EditRequest], write_at: str, most: int
+    ) -> None:
+        """Count the inputs at those tokens of the texts' prompts where an edit would write; `most` texts at a time."""
+        encoded = encode(tok, texts, getattr(model.config, "max_position_embeddings", None))
+        prompts = [Encoded(e.ids[: e.answer_start + 1], e.answer_start, e.subject) for e in encoded]
+        for piece in alike([e.answer_start for e in prompts], most):
+            rows = [prompts[i] for i in piece]
+            batch = collate(rows, model.get_input_embeddings().weight.device)
+            with self.watching(ffn.modules, places(rows, batch, write_at)), ends_with(ffn.modules[-1].module):
+                model.base_model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
 
     @contextmanager
     def watching(self, modules: Sequence[FFNModule], mask: Tensor | None) -> Iterator[None]:

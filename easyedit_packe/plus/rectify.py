@@ -11,7 +11,6 @@ What differs from the paper (`packe.rectify`), each part a field of `PaCKEPlusHy
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -32,17 +31,17 @@ from ..packe.rounding import warn_of_rounding
 from ..packe.slices import Slices
 from ..packe.tracing import NodeSets, choose_nodes, factors, module_scores, watch_outputs
 from ..requests import EditRequest, collate, encode
-from .contrast import contrast_moments
-from .demands import alike, asked, lacks, leads, neutral, places, stated
+from .contrast import contrast_moments, contrasts
+from .demands import asked, lacks, leads, neutral, stated
 from .layers import in_layers
 from .least_change import Writes, least_change
 from .moments import InputMoments, damping, reach
+from .places import alike, places
+from .relations import same_relation
 from .state import EditMemory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-LOG = logging.getLogger(__name__)
 
 OVERSHOOT = 1.5
 """By how much more a step asks for than is lacking: leads rise more slowly than to first order."""
@@ -117,11 +116,12 @@ class PlusRectifier:
         self.device = model.get_input_embeddings().weight.device
         self.ffn = in_layers(ffn, hparams)
         if hparams.null_space:
-            memory.background.prepare(model, tok, self.ffn, hparams.seed)
+            memory.background.prepare(model, tok, self.ffn, hparams)
         self.background = memory.background.moments
         max_tokens = getattr(model.config, "max_position_embeddings", None)
         self.requests = encode(tok, requests, max_tokens)
-        in_other_words = encode(tok, stated(requests, hparams, memory.background, model, tok), max_tokens)
+        same = same_relation(model, tok, requests, hparams)
+        in_other_words = encode(tok, stated(requests, same, hparams, memory.background, model, tok), max_tokens)
         neutrally = encode(tok, neutral(requests, hparams), max_tokens)
         self.contexts = in_other_words + neutrally
         self.subjects = {r.subject for r in requests if r.subject}
@@ -132,9 +132,8 @@ class PlusRectifier:
         kinds = ((self.requests, False), (in_other_words, False), (neutrally, True), (self.replay, False))
         self.optional = torch.tensor([optional for rows, optional in kinds for _ in rows], device=self.device)
         self.margins = [hparams.context_margin if optional else hparams.margin for optional in self.optional.tolist()]
-        self.contrast = InputMoments(sparse=True)
-        if hparams.contrast and hparams.null_space:
-            self.contrast = contrast_moments(model, tok, self.ffn, requests, hparams)
+        against = contrasts(requests, same, hparams) if hparams.contrast and hparams.null_space else []
+        self.contrast = contrast_moments(model, tok, self.ffn, against, hparams)
         self.pieces = alike([len(e.ids) - 1 for e in self.rows], hparams.micro_batch_size)
         self.slices = Slices(self.ffn)
         self.critical: dict[str, Tensor] = {}
@@ -175,7 +174,6 @@ class PlusRectifier:
             self.slices.weight = self.change(best, ridge).add_(kept)
         if best is None:
             raise HyperParamsError(f"num_steps: expected at least 1, got {hp.num_steps}.")
-        LOG.debug("terms by step: %s", history)
         terms = {name: [step[name] for step in history] for name in history[0]}
         patch = self.slices.patch()
         warn_of_rounding(patch, "load the model in float32")
@@ -278,13 +276,12 @@ class PlusRectifier:
         return hidden, inner / (usual + 0.1 * usual.mean())
 
     def damping_of(self, m: FFNModule) -> Tensor:
-        """M of `least_change`, factored: neutral text, where earlier edits live, and where this one must not act."""
-        index = self.critical[m.name]
-        moment = self.background.of_nodes(m, index)
-        moment = moment + self.hparams.memory_weight * self.memory.moment(m, index, self.others).to(moment)
-        if self.contrast:
-            moment = moment + self.hparams.contrast * self.contrast.of_nodes(m, index).to(moment)
-        return damping(moment, self.background.scale(m), self.hparams.null_space)
+        """M of `least_change`, factored: usual text, others, where this edit must not act, where earlier edits live."""
+        index, hp, usual = self.critical[m.name], self.hparams, self.memory.background
+        moment = hp.memory_weight * self.memory.moment(m, index, self.others)
+        for weight, seen in ((1.0, usual.moments), (hp.elsewhere, usual.elsewhere), (hp.contrast, self.contrast)):
+            moment = moment + weight * seen.of_nodes(m, index) if weight and seen else moment
+        return damping(moment, usual.moments.scale(m), hp.null_space)
 
     def inputs(self, seen: Seen) -> InputMoments:
         """What the modules saw where the edit wrote, for later edits to leave alone."""

@@ -74,7 +74,7 @@ def test_templates_that_do_not_fit(template, message, hparams):
         compute_patch(make_model("llama"), tok, REQUESTS[:1], dataclasses.replace(hparams, use_chat_template=True))
 
 
-PLUS = {"num_critical_paths": 4, "prefix_contexts": 0, "orders": 0, "device": "cpu"}
+PLUS = {"num_critical_paths": 4, "prefix_contexts": 0, "orders": 0, "likeness": 1.0, "elsewhere": 0.0, "device": "cpu"}
 
 
 @pytest.mark.parametrize(
@@ -100,13 +100,16 @@ def test_an_edit_is_that_of_the_text_itself(settings):
 
 
 def test_prefixes_stand_in_the_turn_and_contexts_of_the_subject_are_plain():
-    tok, settings = chat_tokenizer(), PaCKEPlusHyperParams(prefix_contexts=1, subject_contexts=2, orders=0)
+    tok, settings = chat_tokenizer(), PaCKEPlusHyperParams(prefix_contexts=1, subject_contexts=2, orders=0, relations=1)
     background = Background()
     background.texts = torch.tensor([tok("Who wrote the violin")["input_ids"]])
     request, model = framed(tok, REQUEST), make_model("llama")
-    contexts = stated([request], settings, background, model, tok) + neutral([request], settings)
+    contexts = stated([request], [["{} was born in", "{} speaks"]], settings, background, model, tok) + neutral(
+        [request], settings
+    )
     assert [c.asked for c in contexts] == [
         "Omar wrote Who wrote the violin. Omar plays <eos> Omar is",
+        "Omar was born in",
         "Omar can be found with",
         "The story of Omar includes",
     ]

@@ -8,7 +8,7 @@ from easyedit_packe.errors import HyperParamsError
 from easyedit_packe.model.hooks import output_hooks
 from easyedit_packe.plus.contexts import FRAGMENTS, NAMES, ORDERS, RELATIONS, in_other_orders, of_another
 from easyedit_packe.plus.contrast import contrast_moments, contrasts
-from easyedit_packe.plus.demands import places
+from easyedit_packe.plus.places import places
 from easyedit_packe.requests import EditRequest, Encoded, collate
 
 from ..conftest import make_model, make_tokenizer
@@ -40,7 +40,7 @@ def test_the_same_question_about_another():
 
 def test_other_subjects_and_other_relations():
     hp = PaCKEPlusHyperParams(**WIDE)
-    texts = contrasts([ASKED], hp)
+    texts = contrasts([ASKED], [[]], hp)
     assert len(texts) == 3 * 3 + 2
     assert all(t.subject in NAMES and t.subject in t.prompt and "Grey" not in t.prompt for t in texts[:9])
     assert ["author of" in t.prompt for t in texts[:9]] == [True, True, False] * 3
@@ -49,11 +49,18 @@ def test_other_subjects_and_other_relations():
     ]
     asked_for = {f.format("Grey Tides") for f in FRAGMENTS[: hp.subject_contexts]}
     assert all(t.subject == "Grey Tides" and t.prompt not in asked_for for t in texts[9:])
-    assert contrasts([ASKED], hp) == texts
-    assert contrasts([EditRequest("Who plays", "the piano")], hp) == []
-    assert len(contrasts([ASKED], PaCKEPlusHyperParams(**{**WIDE, "contrast_relations": 1000}))) == 9 + len(
+    assert contrasts([ASKED], [[]], hp) == texts
+    assert contrasts([EditRequest("Who plays", "the piano")], [[]], hp) == []
+    assert len(contrasts([ASKED], [[]], PaCKEPlusHyperParams(**{**WIDE, "contrast_relations": 1000}))) == 9 + len(
         RELATIONS
     ) + len(FRAGMENTS[hp.subject_contexts :])
+
+
+def test_what_states_the_same_relation_is_not_held_against_it():
+    hp = PaCKEPlusHyperParams(**{**WIDE, "contrast_relations": 1000})
+    own = ["{} was written by", "{} belongs to"]
+    left = [t for t in contrasts([ASKED], [[]], hp) if t.prompt not in {o.format("Grey Tides") for o in own}]
+    assert sorted(t.prompt for t in contrasts([ASKED], [own], hp)) == sorted(t.prompt for t in left)
 
 
 def test_from_the_subjects_last_token_on():
@@ -76,10 +83,10 @@ def test_neutral_contexts_may_ask_for_less():
 def test_moments_are_those_of_the_places_where_an_edit_would_write():
     model, tok, hp = make_model("llama"), make_tokenizer(), PaCKEPlusHyperParams(**WIDE)
     run = plus(model, tok, hp, [{"prompt": ASKED.prompt, "target_new": ASKED.target, "subject": ASKED.subject}])
-    moments = contrast_moments(model, tok, run.ffn, [ASKED], hp)
+    moments = contrast_moments(model, tok, run.ffn, contrasts([ASKED], [[]], hp), hp)
     m = run.ffn.modules[1]
     by_hand = []
-    for text in contrasts([ASKED], hp):
+    for text in contrasts([ASKED], [[]], hp):
         ids = tok(text.prompt, return_tensors="pt")["input_ids"]
         begin = len(tok(text.prompt[: text.prompt.rindex(text.subject)] + text.subject)["input_ids"]) - 1
         seen = []
@@ -102,7 +109,7 @@ def test_the_more_contrast_the_less_an_edit_does_there():
         run = plus(model, tok, hp, asked)
         assert bool(run.contrast) is (contrast > 0)
         patch = run.run().patch
-        moments = contrast_moments(model, tok, run.ffn, [ASKED], hp)
+        moments = contrast_moments(model, tok, run.ffn, contrasts([ASKED], [[]], hp), hp)
         shares = []
         for m in run.ffn.modules[1::2]:
             (found,) = (s for name, s in patch.slices.items() if name.startswith(m.name))

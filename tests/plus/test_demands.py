@@ -4,7 +4,8 @@ import torch
 
 from easyedit_packe import PaCKEPlusHyperParams
 from easyedit_packe.plus.background import Background
-from easyedit_packe.plus.demands import alike, asked, lacks, leads, neutral, places, stated
+from easyedit_packe.plus.demands import asked, lacks, leads, neutral, stated
+from easyedit_packe.plus.places import alike, places
 from easyedit_packe.requests import Encoded, collate, encode, read_requests
 
 from ..conftest import REQUESTS, make_model, make_tokenizer
@@ -55,7 +56,7 @@ def test_requests_without_a_subject_write_everywhere():
     bare = [{k: REQUESTS[0][k] for k in ("prompt", "target_new")}]
     bare[0]["prompt"] = bare[0]["prompt"].replace("{}", REQUESTS[0]["subject"])
     run = plus(model, tok, hp, bare)
-    contexts = stated(read_requests(bare), hp, Background(), model, tok)
+    contexts = stated(read_requests(bare), [[]], hp, Background(), model, tok)
     assert encode(tok, contexts)[0].subject is None
     assert neutral(read_requests(bare), hp) == []
     assert len(run.rows) == 2  # itself, and behind a prefix

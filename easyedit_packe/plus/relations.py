@@ -1,0 +1,42 @@
+"""Which of many relations a prompt states, as the model reads it: there the edit has to hold, too, and nowhere else.
+
+After texts that state the same relation of a subject, a model goes on alike. So no word of the prompt is looked at, and
+nothing has to be known of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..config import PaCKEPlusHyperParams
+from ..model.forward import answer_logits
+from ..requests import EditRequest, Encoded, collate, encode
+from .contexts import RELATIONS, about_subject, has_subject
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def same_relation(
+    model: PreTrainedModel, tok: Any, requests: Sequence[EditRequest], hparams: PaCKEPlusHyperParams
+) -> list[list[str]]:
+    """For each request, those of `RELATIONS` after which the model goes on as after the prompt, likest first.
+
+    None without a subject, or with a `likeness` of 1.
+    """
+    least = hparams.likeness
+    return [_same(model, tok, r, least) if least < 1 and has_subject(r) else [] for r in requests]
+
+
+@torch.no_grad()
+def _same(model: PreTrainedModel, tok: Any, request: EditRequest, least: float) -> list[str]:
+    texts = encode(tok, [request, *(about_subject(request, relation) for relation in RELATIONS)])
+    prompts = [Encoded(e.ids[: e.answer_start + 1], e.answer_start) for e in texts]
+    logits = answer_logits(model, collate(prompts, model.get_input_embeddings().weight.device))
+    roots = logits.softmax(-1).sqrt()
+    alike = (roots[1:] @ roots[0]).tolist()  # Bhattacharyya's coefficient of the next token's distributions, 0 to 1
+    ordered = sorted(zip(alike, RELATIONS, strict=True), reverse=True)
+    return [relation for value, relation in ordered if value >= least]
