@@ -35,6 +35,8 @@ def contrasts(
             found.append(other)
             if hparams.orders:
                 found.append(in_other_orders(other, len(ORDERS))[i % min(hparams.orders, len(ORDERS))])
+            if asked := own[: hparams.relations]:
+                found.append(about_subject(other, asked[i % len(asked)]))
             if hparams.subject_contexts:
                 found.append(about_subject(other, FRAGMENTS[i % min(hparams.subject_contexts, len(FRAGMENTS))]))
         others = (*RELATIONS, *FRAGMENTS[hparams.subject_contexts :])  # the first are where the target is asked for
