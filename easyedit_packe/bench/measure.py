@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..model.generation import Text
 from ..requests import token_ids
 from .data import Probe, Record
-from .metrics import easyedit, free, judge, rome, subject
+from .metrics import easyedit, free, judge, rome, subject, words
 from .metrics.judge import Judge
 from .metrics.scoring import Heard, Scored, first_token_chances, listen, score, wanted
 
@@ -48,7 +48,7 @@ class Measure:
             parts, said = self._families(record, scored)
             chances_kept = subject.before(chances) if chances is not None else []
             row = {**parts, "kept": {"said": said, "subject": chances_kept}}
-            yield row | self._free(record, spoken)
+            yield row | self._free(record, spoken) | {"said": words.said(tok, record, scored, chances, spoken)}
 
     def edited(
         self, model: PreTrainedModel, tok: Any, records: Sequence[Record], unedited: Mapping[int, Mapping[str, Any]]
@@ -62,7 +62,7 @@ class Measure:
                 parts["distracting"] = easyedit.locality(said["distracting"], before["said"]["distracting"])
             if chances is not None:
                 parts["subject"] = subject.family(chances, before["subject"], self._first_tokens(tok, record))
-            yield parts | self._free(record, spoken)
+            yield parts | self._free(record, spoken) | {"said": words.said(tok, record, scored, chances, spoken)}
 
     def _scored(
         self, model: PreTrainedModel, tok: Any, records: Sequence[Record]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..errors import one_of
 from ..model.fetch import DEFAULT_MODEL, SOURCES
 from .archive import unedited_folder
-from .data import FORMATS, find_file
+from .data import FORMATS, digest, find_file
 from .editors import BenchError, Editor, find_editor
 from .metrics.judge import check as check_judge
 
@@ -171,12 +169,7 @@ class Settings:
         return {
             **config,
             "editor": self.found_editor.name,
-            "data_sha256": _digest(self.data_file),
+            "data_sha256": digest(self.data_file),
             "model_sha256": model_sha256,
             "hparams": dict(hparams),
         }
-
-
-@functools.lru_cache(maxsize=8)
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]

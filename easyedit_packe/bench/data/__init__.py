@@ -3,7 +3,7 @@
 `record` says what a record is, `formats` which files can be read; a file for each family of data sets reads it.
 """
 
-from .formats import FORMATS, Format, find_file, read_records
+from .formats import FORMATS, Format, digest, find_file, read_records
 from .record import DataError, Probe, Record
 
-__all__ = ["FORMATS", "DataError", "Format", "Probe", "Record", "find_file", "read_records"]
+__all__ = ["FORMATS", "DataError", "Format", "Probe", "Record", "digest", "find_file", "read_records"]

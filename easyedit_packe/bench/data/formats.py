@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -116,6 +118,12 @@ def find_file(data_dir: str | Path, data: str) -> Path:
     if not path.exists() and path.parent.is_dir():
         near = f" In {path.parent}: {one_of(path.name, sorted(p.name for p in path.parent.iterdir())[:20])}."
     raise DataError(f"{data_dir} is no file and holds none of {', '.join(names)}; give data_dir the file itself.{near}")
+
+
+@functools.lru_cache(maxsize=8)
+def digest(file: Path) -> str:
+    """By which a run knows its data file again, whatever its name."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def read_records(data_dir: str | Path, data: str, size: int | None = None) -> list[Record]:

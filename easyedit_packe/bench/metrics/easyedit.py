@@ -17,12 +17,18 @@ Said = Mapping[str, Sequence[Sequence[int]]]
 """By locality, what the model says at the answer positions of each probe."""
 
 
+def asked(record: Record) -> dict[str, list[tuple[str, str]]]:
+    """By metric, the prompts and answers that are scored: the request, its first paraphrase, and every probe."""
+    found = {"efficacy": [(record.prompt, record.target_new)]}
+    found["generality"] = [(p, record.target_new) for p in record.rephrases[:1]]
+    for what, kind in (("locality", record.localities), ("portability", record.portability)):
+        found |= {f"{what}_{name}": [(p.prompt, p.answer) for p in probes] for name, probes in kind.items()}
+    return found
+
+
 def pairs(record: Record) -> list[tuple[str, str]]:
-    """What is scored: the request, its first paraphrase, and every probe."""
-    asked = [(record.prompt, record.target_new), *((p, record.target_new) for p in record.rephrases[:1])]
-    for kind in (record.localities, record.portability):
-        asked += [(probe.prompt, probe.answer) for probes in kind.values() for probe in probes]
-    return asked
+    """All of `asked`, in order."""
+    return [pair for pairs in asked(record).values() for pair in pairs]
 
 
 def family(record: Record, scored: Sequence[Scored]) -> tuple[dict[str, float], dict[str, list[list[int]]]]:

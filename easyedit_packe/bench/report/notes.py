@@ -7,18 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..editors import EDITORS
-from . import harmonic
-from .means import (
-    ORIGINAL,
-    by_record,
-    comparable,
-    difference,
-    editors_cases,
-    mean,
-    measured_by,
-    shared_records,
-    verdict,
-)
+from .means import comparable, editors_cases, measured_by, shared_records
 from .runs import Run
 from .tables import curve_points
 
@@ -94,38 +83,6 @@ def _lacking(runs: Sequence[Run]) -> Iterator[str]:
     lacking = [f"{e.name}: {e.cannot[p]}" for p in protocols for e in EDITORS.values() if p in e.cannot]
     if lacking:
         yield f"- Not in this protocol: {'; '.join(lacking)}."
-
-
-def highest_score(runs: Sequence[Run], family: str) -> str:
-    """Whose score is the highest on each data set, and whose differs from it by less than twice the standard error of
-    the paired differences; empty where there is nobody to compare."""
-    found = []
-    for (_, _, data), members in sorted(comparable(runs).items(), reverse=True):
-        cases = editors_cases(members, shared_records(members))
-        records = {name: by_record(rows, family) for name, rows in cases.items() if name != ORIGINAL}
-        scored = {name: of for name, of in records.items() if of and all("score" in r for r in of.values())}
-        scores = {name: mean([r["score"] for r in of.values()]).mean for name, of in scored.items()}
-        if len(scores) > 1:
-            best = max(scores, key=lambda name: round(scores[name], 4))  # the first of equals, as the tables have them
-            others = [name for name in scores if name != best]
-            ties = [name for name in others if verdict(difference(records[best], records[name], "score")) == "tie"]
-            found.append(f"{data} {best}" + (f", tied with {', '.join(ties)}" if ties else ""))
-    return f"Highest score: {'; '.join(found)}." if found else ""
-
-
-def highest_h(runs: Sequence[Run]) -> str:
-    """The same for H, whose differences are drawn together, record by record."""
-    found = []
-    for (_, _, data), members in sorted(comparable(runs).items(), reverse=True):
-        cases = editors_cases(members, shared_records(members))
-        parts = {name: harmonic.parts(rows) for name, rows in cases.items() if name != ORIGINAL}
-        values = {name: harmonic.h(of).mean for name, of in parts.items() if of}
-        if len(values) > 1:
-            best = max(values, key=lambda name: round(values[name], 4))
-            others = [name for name in values if name != best]
-            ties = [name for name in others if verdict(harmonic.difference(parts[best], parts[name])) == "tie"]
-            found.append(f"{data} {best}" + (f", tied with {', '.join(ties)}" if ties else ""))
-    return f"Highest H: {'; '.join(found)}." if found else ""
 
 
 def few_shared(runs: Sequence[Run]) -> list[str]:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 from ...errors import needs
 from . import paper
 from .environments import provenance
+from .highest import TIES, highest, in_words
 from .means import FAMILIES, ORIGINAL, tidy
-from .notes import few_shared, highest_h, highest_score, notes
+from .notes import few_shared, notes
 from .runs import Run
 from .tables import cost_table, curve_table, main_table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-TIES = "Tied: the difference is less than twice the standard error of the paired differences."
 
 
 def markdown(runs: Sequence[Run]) -> str:
@@ -45,9 +44,9 @@ def _section(runs: Sequence[Run], part: pd.DataFrame) -> Iterator[str]:
             compared |= any(paper.NOT_COMPARABLE in cell for cell in table.to_numpy().ravel())
             yield f"{title}. Percent ± standard error."
             yield table_text(table)
-            highest = [highest_score(runs, family), highest_h(runs) if family == "easyedit" else ""]
-            tied |= any("tied" in line for line in highest)
-            yield " ".join(filter(None, highest))
+            found = highest(runs, family)
+            tied |= any(h.ties for h in found)
+            yield in_words(found)
     if tied:
         yield TIES
     if compared:
