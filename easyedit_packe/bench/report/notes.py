@@ -11,6 +11,12 @@ from .means import comparable, editors_cases, measured_by, shared_records
 from .runs import Run
 from .tables import curve_points
 
+OWN_RECORDS = (
+    "EasyEdit's metrics of each editor on all records that it was measured on. Rows with different n are NOT "
+    "comparable."
+)
+"""Above the table that stands beside the others where `few_shared` has something to say."""
+
 
 def notes(runs: Sequence[Run]) -> list[str]:
     """One for each thing to say about the runs of one model and setting."""

@@ -11,7 +11,7 @@ from . import paper
 from .environments import provenance
 from .highest import TIES, highest, in_words
 from .means import FAMILIES, ORIGINAL, tidy
-from .notes import few_shared, notes
+from .notes import OWN_RECORDS, few_shared, notes
 from .runs import Run
 from .tables import cost_table, curve_table, main_table
 
@@ -53,10 +53,7 @@ def _section(runs: Sequence[Run], part: pd.DataFrame) -> Iterator[str]:
         yield paper.NOTE
     if few_shared(runs):
         own = tidy(runs, common=False)
-        yield (
-            "EasyEdit's metrics of each editor on all records that it was measured on. Rows with different n are NOT "
-            "comparable."
-        )
+        yield OWN_RECORDS
         yield table_text(main_table(own[own.editor != ORIGINAL], "easyedit", bold="{}"))
     costs = cost_table(runs)
     if not costs.empty:

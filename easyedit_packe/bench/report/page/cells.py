@@ -54,9 +54,9 @@ def family_table(
     table: pd.DataFrame, frame: pd.DataFrame, family: str, title: str, about: str, best: Sequence[Highest]
 ) -> Table:
     """Args:
-        table: of `main_table`.
-        frame: of `tidy`, from which it was made.
-        best: of `highest`.
+    table: of `main_table`.
+    frame: of `tidy`, from which it was made.
+    best: of `highest`.
     """
     part = frame[frame.family == family]
     means = {(r.editor, r.data, r.metric): six_digits(r.mean) for r in part.itertuples()}
@@ -76,8 +76,9 @@ def family_table(
 
 def plain_table(table: pd.DataFrame, title: str, about: str) -> Table:
     """Of text alone; it sorts by the number that a cell begins with."""
-    rows = [[Cell(str(first)), *(_cell(str(text), None) for text in rest)] for first, *rest in table.itertuples(index=False)]
-    return Table(title, about, [], [(column, False) for column in table.columns], rows)
+    rows = [[str(text) for text in row] for row in table.itertuples(index=False)]
+    cells = [[Cell(first), *(_cell(text, None) for text in rest)] for first, *rest in rows]
+    return Table(title, about, [], [(column, False) for column in table.columns], cells)
 
 
 def six_digits(value: float) -> float | None:

@@ -134,7 +134,7 @@ function startRecords() {
     groups.length > 1 && { head: "data", key: (row) => row.group.data },
     { head: "editor", key: (row) => row.run.editor },
     seeds && { head: "seed", key: (row) => row.run.seed },
-    texts && { head: "prompt", key: (row) => row.prompt, cell: (row) => el("td", { class: "text" }, opener(row, row.prompt ?? "")) },
+    texts && { head: "prompt", key: (row) => row.prompt, cell: (row) => el("td", { class: "text prompt" }, opener(row, row.prompt ?? "")) },
     texts && { head: "target", key: (row) => row.target, wide: true },
     texts && { head: "old", key: (row) => row.old, wide: true },
     said && { head: "says", key: (row) => row.free, wide: true },
@@ -251,7 +251,8 @@ function show(row) {
   fact("Old answer", row.old);
   fact("Refused", row.refused && `${row.refused}; measured unedited`);
   if (!group.shared[at]) fact("Not in the tables", "not every editor has measured it");
-  $("#record-body").replaceChildren(facts, answers(row, before), el("h3", {}, "Every metric, and the other editors"), figures(row, before));
+  const texts = answers(row, before), numbers = [el("h3", {}, "Every metric, and the other editors"), figures(row, before)];
+  $("#record-body").replaceChildren(facts, ...(row.said ? [texts, ...numbers] : [...numbers, texts]));
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
 }
@@ -260,13 +261,14 @@ function answers(row, before) {
   const asked = row.group.asked[row.at] ?? {}, after = row.said ?? {}, first = before?.[2] ?? {};
   const kinds = Object.keys({ ...asked, ...after });
   if (!kinds.length) return el("p", { class: "about" }, "Neither prompts nor answers of this record are here.");
+  const names = row.said || before?.[2] ? ["asked", "right", "before", "after", ""] : ["asked", "right"];
   const body = el("tbody");
   for (const kind of kinds) {
     const stays = kind === "subject" || kind.startsWith("locality_");
     const [what, name] = kind.split(/_(.*)/s);
     const title = KINDS[kind] ?? `${what === "locality" ? "neighbours" : what}: ${name.replaceAll("_", " ")}`;
     const taught = kind === "free" ? "up to where it is settled" : kind === "subject" ? "first token" : "teacher-forced";
-    body.append(el("tr", { class: "kind" }, el("th", { colspan: 5, scope: "colgroup" }, title, " ", el("small", {}, taught))));
+    body.append(el("tr", { class: "kind" }, el("th", { colspan: names.length, scope: "colgroup" }, title, " ", el("small", {}, `(${taught})`))));
     const many = Math.max(asked[kind]?.length ?? 0, after[kind]?.length ?? 0);
     for (let i = 0; i < many; i++) {
       const [prompt, answer] = asked[kind]?.[i] ?? ["", ""], was = first[kind]?.[i], is = after[kind]?.[i];
@@ -274,13 +276,12 @@ function answers(row, before) {
       if (is !== undefined && stays) right = was === undefined ? null : is === was;
       else if (is !== undefined && asked[kind]) right = kind === "free" ? plain(is) === plain(answer) : is === answer.trim();
       const judged = kind === "free" && row.verdicts ? { true: " judge: right", false: " judge: wrong", null: " judge: unclear" }[row.verdicts[i]] : "";
-      body.append(
-        el("tr", {}, el("td", { class: "text" }, prompt), el("td", { class: "text" }, stays && was !== undefined ? el("i", {}, "as before") : answer), text(was), text(is),
-          right === null ? el("td", {}, judged) : el("td", { class: right ? "pass" : "fail" }, right ? "✓" : "✗", judged)),
-      );
+      const verdict = right === null ? el("td", {}, judged) : el("td", { class: right ? "pass" : "fail" }, right ? "✓" : "✗", judged);
+      const wanted = stays ? el("i", {}, answer ? `as before (${answer})` : "as before") : answer;
+      const cells = [el("td", { class: "text prompt" }, prompt), el("td", { class: "text" }, wanted), text(was), text(is), verdict];
+      body.append(el("tr", {}, ...cells.slice(0, names.length)));
     }
   }
-  const names = ["asked", "right", "before", "after", ""];
   return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "What the model said" },
     el("table", { class: "said" }, el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { class: "left", scope: "col" }, name)))), body));
 }

@@ -30,7 +30,7 @@ def groups(runs: Sequence[Run], texts: Texts) -> list[dict[str, Any]]:
     order = places(runs)
     return [
         {"section": order.index((model, setting)), "data": data, **_group(members, texts)}
-        for (model, setting, data), members in comparable(runs).items()
+        for (model, setting, data), members in sorted(comparable(runs).items(), reverse=True)
     ]
 
 
@@ -39,7 +39,8 @@ def _group(runs: Sequence[Run], texts: Texts) -> dict[str, Any]:
     place, shared = {case: i for i, case in enumerate(cases)}, shared_records(runs)
     records = {case: r for run in runs for case, r in texts.get(run.identity.get("data_sha256", ""), {}).items()}
     here = [records.get(case) for case in cases]
-    unedited = [row for case, row in {c: row for run in runs for c, row in run.unedited.items()}.items() if case in place]
+    known = {case: row for run in runs for case, row in run.unedited.items()}
+    unedited = [known[case] for case in cases if case in known]
     figures = [_figures(run.final) for run in runs]
     metrics = _metrics([*figures, _figures(unedited)])
     return {
@@ -51,7 +52,11 @@ def _group(runs: Sequence[Run], texts: Texts) -> dict[str, Any]:
         "asked": [r and asked(r) for r in here],
         "before": _rows(unedited, _figures(unedited), metrics, place, {}),
         "runs": [
-            {"editor": run.name, "seed": run.identity["seed"], "rows": _rows(run.final, own, metrics, place, run.refused)}
+            {
+                "editor": run.name,
+                "seed": run.identity["seed"],
+                "rows": _rows(run.final, own, metrics, place, run.refused),
+            }
             for run, own in zip(runs, figures, strict=True)
         ],
     }

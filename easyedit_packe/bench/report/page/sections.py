@@ -12,7 +12,7 @@ from .. import paper
 from ..environments import provenance
 from ..highest import TIES, highest
 from ..means import FAMILIES, ORIGINAL, comparable, shared_records, tidy
-from ..notes import few_shared, notes
+from ..notes import OWN_RECORDS, few_shared, notes
 from ..runs import Run
 from ..tables import cost_table, curve_table, main_table
 from .cells import Table, family_table, plain_table
@@ -20,10 +20,6 @@ from .figures import Picture, figures
 
 if TYPE_CHECKING:
     import pandas as pd
-
-NOT_THE_SAME = (
-    "EasyEdit's metrics of each editor on all records that it was measured on. Rows with different n are NOT comparable."
-)
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,7 @@ def _tables(runs: Sequence[Run], part: pd.DataFrame) -> tuple[list[Table], list[
         own = tidy(runs, common=False)
         own = own[own.editor != ORIGINAL]
         tables.append(
-            family_table(main_table(own, "easyedit", bold="{}"), own, "easyedit", "All records", NOT_THE_SAME, [])
+            family_table(main_table(own, "easyedit", bold="{}"), own, "easyedit", "All records", OWN_RECORDS, [])
         )
     tables += list(_plain(runs))
     return tables, list(dict.fromkeys(below))
