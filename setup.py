@@ -29,7 +29,10 @@ setup(
     package_dir={"easyedit_packe._hparams": "hparams"},
     package_data={
         "easyedit_packe._hparams": ["*/*.yaml"],
-        "easyedit_packe": ["py.typed", *(f"bench/**/*.{kind}" for kind in ("csv", "json", "jsonl", "txt", "yaml"))],
+        "easyedit_packe": [
+            "py.typed",
+            *(f"bench/**/*.{kind}" for kind in ("css", "csv", "html", "js", "json", "jsonl", "txt", "yaml")),
+        ],
     },
     install_requires=[
         "torch>=2.4",
@@ -55,12 +58,14 @@ setup(
             "scipy>=1.11",
         ],
         "models": ["gguf>=0.17"],  # `packe model fetch`: reads the default model's file
-        "bench": ["hydra-core>=1.3", "pandas>=2.2", "tabulate>=0.9", "zstandard>=0.23"],  # and `packe report`
+        # And `packe report`.
+        "bench": ["hydra-core>=1.3", "jinja2>=3.1", "pandas>=2.2", "tabulate>=0.9", "zstandard>=0.23"],
         "judge": ["openai>=2"],  # `packe bench judge=`: any server that speaks its chat completions
         "test": [
             "hydra-joblib-launcher>=1.2",  # a sweep of processes
             "hypothesis>=6.100",
             "mypy>=1.14",
+            "playwright>=1.49",  # drives a Chromium, where there is one, through the page of a report
             "pytest>=8",
             "pytest-xdist>=3.6",  # `make test` runs two at a time
             "ruff>=0.12",

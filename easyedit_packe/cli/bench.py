@@ -40,15 +40,38 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for report.md, report.csv and report.tex.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            dir_okay=False,
+            help="One page for a browser, in place of the text: the tables, figures, and every record, with search and "
+            "filters. It is whole in itself, and asks no network.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path,
+        typer.Option(
+            envvar="PACKE_DATA", help="For --html: a data file of the runs, or a folder with them; it has the prompts."
+        ),
+    ] = Path("data"),
 ) -> None:
     """Show benchmark runs as the paper's tables; rows stand together only where they can be compared.
 
     Example: packe report runs --out tables
+    Example: packe report runs --html page.html --data data
     """
     _need_the_extra()
     from ..bench.report import write_report
 
-    typer.echo(write_report(runs, out), nl=False)
+    text = write_report(runs, out) if html is None or out is not None else ""
+    if html is None:
+        typer.echo(text, nl=False)
+        return
+    from ..bench.report.page import write_page
+
+    typer.echo(write_page(runs, html, data))
 
 
 def pack(

@@ -11,6 +11,7 @@ from easyedit_packe.bench.settings import Settings
 from easyedit_packe.cli.bench import _settings
 from easyedit_packe.errors import MissingPackageError
 
+from ..bench.folders import write_run
 from .common import packe, shell
 
 
@@ -53,6 +54,17 @@ def test_a_shell_sees_no_traceback_without_the_extra(tmp_path):
     assert run.stderr == (
         "packe: expected the package 'pandas', which is not installed: pip install \"easyedit-packe[bench]\"\n"
     )
+
+
+def test_report_makes_a_page_in_place_of_the_text(tmp_path):
+    write_run(tmp_path / "runs", "PaCKE", [1.0, 0.0])
+    page, tables = tmp_path / "new" / "page.html", tmp_path / "tables"
+    said = packe("report", tmp_path / "runs", "--html", page, "--data", tmp_path)
+    assert said == f"wrote {page} ({page.stat().st_size / 1e6:.1f} MB), 2 records\n"
+    first = page.read_bytes()
+    assert packe("report", tmp_path / "runs", "--html", page, "--data", tmp_path, "--out", tables) == said
+    assert page.read_bytes() == first
+    assert (tables / "report.md").read_text() == packe("report", tmp_path / "runs")
 
 
 def test_pack_hands_over_folder_and_file(tmp_path, monkeypatch):

@@ -95,6 +95,7 @@ function rowsOf(group) {
   );
 }
 
+const recordOf = (row) => `${row.group.data} ${row.group.cases[row.at]}`;
 const figure = (row, name) => row.figures[row.metrics.get(name)] ?? null;
 
 /** All that is asked and answered, in small letters: what a search looks at; made when a search first needs it. */
@@ -114,13 +115,13 @@ function failed(value, metric) {
 
 /** A share as a mark, if it is all or nothing; else in percent. */
 function mark(value, metric) {
-  if (value === null) return el("td", { class: "none" }, "");
+  if (value === null) return el("td", {}, "");
   if (metric === "kl") return el("td", {}, value.toFixed(2));
   const right = LESS.has(metric) ? 1 - value : value;
   const percent = (100 * value).toFixed(0);
   if (right === 1) return el("td", { class: "pass", title: `${metric} ${percent} %`, "aria-label": `${percent}, right` }, "✓");
   if (right === 0) return el("td", { class: "fail", title: `${metric} ${percent} %`, "aria-label": `${percent}, wrong` }, "✗");
-  return el("td", { class: "some" }, percent);
+  return el("td", {}, percent);
 }
 
 function startRecords() {
@@ -130,8 +131,7 @@ function startRecords() {
   const seeds = new Set(rows.map((row) => row.run.seed)).size > 1;
   const texts = rows.some((row) => row.prompt !== null), said = rows.some((row) => row.free !== null);
   columns = [
-    { head: "record", key: (row) => row.group.cases[row.at], cell: (row) => el("td", {}, opener(row, row.group.cases[row.at])) },
-    groups.length > 1 && { head: "data", key: (row) => row.group.data },
+    { head: "record", key: recordOf, cell: (row) => el("td", { class: "left" }, opener(row, recordOf(row))) },
     { head: "editor", key: (row) => row.run.editor },
     seeds && { head: "seed", key: (row) => row.run.seed },
     texts && { head: "prompt", key: (row) => row.prompt, cell: (row) => el("td", { class: "text prompt" }, opener(row, row.prompt ?? "")) },
@@ -242,7 +242,7 @@ const plain = (text) => text.toLowerCase().replace(/[!-/:-@[-`{-~]/g, "").split(
 function show(row) {
   open = row;
   const { group, at } = row, before = group.before.find((other) => other[0] === at);
-  $("#record-head").textContent = `${group.data} ${group.cases[at]}, ${row.run.editor}`;
+  $("#record-head").textContent = `${recordOf(row)}, ${row.run.editor}`;
   const facts = el("dl", { class: "facts" });
   const fact = (name, value) => value && facts.append(el("dt", {}, name), el("dd", {}, value));
   fact("Prompt", row.prompt);
@@ -251,8 +251,9 @@ function show(row) {
   fact("Old answer", row.old);
   fact("Refused", row.refused && `${row.refused}; measured unedited`);
   if (!group.shared[at]) fact("Not in the tables", "not every editor has measured it");
-  const texts = answers(row, before), numbers = [el("h3", {}, "Every metric, and the other editors"), figures(row, before)];
-  $("#record-body").replaceChildren(facts, ...(row.said ? [texts, ...numbers] : [...numbers, texts]));
+  const texts = [el("h3", {}, "What was asked, and what it said"), answers(row, before)];
+  const numbers = [el("h3", {}, "Every metric, and the other editors"), figures(row, before)];
+  $("#record-body").replaceChildren(facts, ...(row.said ? [...texts, ...numbers] : [...numbers, ...texts]));
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
 }
@@ -278,7 +279,7 @@ function answers(row, before) {
       const judged = kind === "free" && row.verdicts ? { true: " judge: right", false: " judge: wrong", null: " judge: unclear" }[row.verdicts[i]] : "";
       const verdict = right === null ? el("td", {}, judged) : el("td", { class: right ? "pass" : "fail" }, right ? "✓" : "✗", judged);
       const wanted = stays ? el("i", {}, answer ? `as before (${answer})` : "as before") : answer;
-      const cells = [el("td", { class: "text prompt" }, prompt), el("td", { class: "text" }, wanted), text(was), text(is), verdict];
+      const cells = [el("td", { class: "text prompt" }, prompt), el("td", { class: "text", "data-name": "right" }, wanted), text("before", was), text("after", is), verdict];
       body.append(el("tr", {}, ...cells.slice(0, names.length)));
     }
   }
@@ -286,7 +287,7 @@ function answers(row, before) {
     el("table", { class: "said" }, el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { class: "left", scope: "col" }, name)))), body));
 }
 
-const text = (said) => (said === undefined ? el("td", { class: "none" }, "") : el("td", { class: "text answer" }, said === "" ? el("i", {}, "nothing") : said));
+const text = (name, said) => (said === undefined ? el("td", {}, "") : el("td", { class: "text", "data-name": name }, said === "" ? el("i", {}, "nothing") : said));
 
 /** The unedited model's row, and one for each editor that has measured the record. */
 function figures(row, before) {
@@ -295,7 +296,8 @@ function figures(row, before) {
     el("tr", own ? { class: "own", "aria-current": "true" } : {}, el("th", { scope: "row" }, name), ...group.metrics.map(([, metric], i) => mark(values[i] ?? null, metric)));
   const families = [...grouped(group.metrics, ([family]) => family)];
   return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Every metric" },
-    el("table", {},
+    el("table", { class: "numbers" },
+      el("colgroup"), ...families.map(([, own]) => el("colgroup", { span: own.length })),
       el("thead", {},
         el("tr", {}, el("td"), ...families.map(([family, own]) => el("th", { colspan: own.length, scope: "colgroup" }, family))),
         el("tr", {}, el("td"), ...group.metrics.map(([, metric]) => el("th", { scope: "col" }, metric.replaceAll("_", " "))))),

@@ -87,7 +87,9 @@ def places(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 def _facts(runs: Sequence[Run]) -> dict[str, str]:
     shown = comparable(runs)
-    data = [f"{data}, n = {len(shared_records(members))}" for (_, _, data), members in shown.items()]
+    data = [
+        f"{data}, n = {len(shared_records(members))}" for (_, _, data), members in sorted(shown.items(), reverse=True)
+    ]
     editors = dict.fromkeys(run.name for run in sorted(runs, key=lambda r: r.place))
     return {
         "Model": Path(runs[0].model).name,
@@ -106,7 +108,8 @@ def _tables(runs: Sequence[Run], part: pd.DataFrame) -> tuple[list[Table], list[
             below += [TIES] if any(h.ties for h in best) else []
             heading, _, meaning = title.partition(": ")
             unit = "Percent ± standard error."
-            tables.append(family_table(main_table(part, family), part, family, heading, f"{meaning}. {unit}", best))
+            about = f"{meaning[:1].upper()}{meaning[1:]}. {unit}"
+            tables.append(family_table(main_table(part, family), part, family, heading, about, best))
     if any(paper.NOT_COMPARABLE in cell.error for table in tables for row in table.rows for cell in row):
         below.append(paper.NOTE)
     if few_shared(runs):
