@@ -1,9 +1,11 @@
 """The page: what it says without a browser, and what it does in one."""
 
+import base64
 import logging
 import os
 import re
 import shutil
+import sys
 
 import pandas as pd
 import pytest
@@ -65,7 +67,7 @@ def test_a_record_has_what_was_asked_and_said(page):
 
 def test_nothing_of_the_rows_is_markup(study, page):
     text = (study / "page.html").read_text(encoding="utf-8")
-    assert "<img" not in text
+    assert "<img src=x" not in text
     assert text.count("</script") == 2
     assert [tag for tag, _ in page.elements].count("script") == 2
 
@@ -107,6 +109,23 @@ def test_what_tables_keep_apart_is_apart(tmp_path):
     found = [(g["section"], [run["editor"] for run in g["runs"]], len(g["cases"])) for g in page.groups]
     assert sorted(found) == [(0, ["ROME"], 2), (1, ["PaCKE"], 3), (2, ["PaCKE"], 3)]
     assert [e["id"] for tag, e in page.elements if e.get("class") == "part"] == ["s0", "s1", "s2"]
+
+
+def test_figures_are_there_where_they_can_be_drawn(study, page, monkeypatch, tmp_path):
+    figures = pytest.importorskip("easyedit_packe.bench.figures", reason="nothing draws figures here")
+    shown = [base64.b64decode(e["src"].split(",")[1]) for tag, e in page.elements if tag == "img"]
+    files = figures.write_figures([study / "runs"], tmp_path).files
+    assert len(shown) == sum(file.suffix == ".svg" for file in files) > 0
+    assert all(b"<svg " in picture for picture in shown)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    write_page([study / "runs"], tmp_path / "page.html", study)
+    assert "<img" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_page_without_figures_says_what_to_install(study, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "easyedit_packe.bench.figures", None)
+    write_page([study / "runs"], tmp_path / "page.html", study)
+    assert 'pip install "easyedit-packe[figures]"' in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_prompts_come_only_from_the_very_file(tmp_path, caplog):
@@ -223,7 +242,7 @@ def test_records_are_searched_filtered_and_opened(study, page, opened):
     tab.keyboard.press("Escape")
     assert not record.is_visible()
     assert tab.evaluate("window.evil") is None
-    assert tab.locator("img").count() == 0
+    assert tab.locator("img[src=x]").count() == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
