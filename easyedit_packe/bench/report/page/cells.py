@@ -53,10 +53,12 @@ class Table:
 def family_table(
     table: pd.DataFrame, frame: pd.DataFrame, family: str, title: str, about: str, best: Sequence[Highest]
 ) -> Table:
-    """Args:
-    table: of `main_table`.
-    frame: of `tidy`, from which it was made.
-    best: of `highest`.
+    """One family's table, with the exact means that it shows rounded.
+
+    Args:
+        table: of `main_table`.
+        frame: of `tidy`, from which it was made.
+        best: of `highest`.
     """
     part = frame[frame.family == family]
     means = {(r.editor, r.data, r.metric): six_digits(r.mean) for r in part.itertuples()}
@@ -94,8 +96,9 @@ def _cell(text: str, mean: float | None, tied: bool = False) -> Cell:
 
 
 def _number(text: str) -> float | None:
-    """None of what is no number; of infinity too, which no attribute of a page can hold."""
+    """None of what is no number; and of infinity, which so stands last, behind all that can be measured."""
     try:
-        return float(text.replace(",", ""))
+        value = float(text.replace(",", ""))
     except ValueError:
         return None
+    return value if math.isfinite(value) else None

@@ -18,6 +18,8 @@ from .texts import find_texts
 
 BOLD = re.compile(r"\*\*(.+?)\*\*")
 HERE = Path(__file__).parent
+SCRIPTS = ("page.js", "list.js", "record.js")
+"""In this order, as one script: the page trusts only what has its digest."""
 ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 """What could end a script, or begin something else; inside a JSON string it means the same."""
 
@@ -52,7 +54,7 @@ def page(runs: Sequence[Run], data: Path) -> str:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     world.filters["strong"] = lambda text: Markup(BOLD.sub(r"<strong>\1</strong>", str(Markup.escape(text))))
-    script, style = ((HERE / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    script, style = (_joined(files) for files in (SCRIPTS, ("page.css",)))
     return world.get_template("page.html").render(
         sections=sections(runs),
         records=Markup(as_json(groups(runs, find_texts(runs, data)))),
@@ -60,6 +62,10 @@ def page(runs: Sequence[Run], data: Path) -> str:
         style=Markup(style),
         digest=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
     )
+
+
+def _joined(files: Sequence[str]) -> str:
+    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in files)
 
 
 def as_json(value: Any) -> str:
