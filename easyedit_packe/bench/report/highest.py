@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from ..archive import Row
 from . import harmonic
@@ -50,7 +51,7 @@ def _score(runs: Sequence[Run], family: str) -> Iterator[Highest]:
         records = {name: by_record(rows, family) for name, rows in cases.items()}
         scored = {name: of for name, of in records.items() if of and all("score" in r for r in of.values())}
         scores = {name: mean([r["score"] for r in of.values()]).mean for name, of in scored.items()}
-        yield from _best(data, "score", scores, lambda a, b, of=scored: difference(of[a], of[b], "score"))
+        yield from _best(data, "score", scores, scored, partial(difference, metric="score"))
 
 
 def _h(runs: Sequence[Run]) -> Iterator[Highest]:
@@ -58,7 +59,7 @@ def _h(runs: Sequence[Run]) -> Iterator[Highest]:
     for data, cases in _cases(runs):
         parts = {name: harmonic.parts(rows) for name, rows in cases.items()}
         values = {name: harmonic.h(of).mean for name, of in parts.items() if of}
-        yield from _best(data, HARMONIC, values, lambda a, b, of=parts: harmonic.difference(of[a], of[b]))
+        yield from _best(data, HARMONIC, values, parts, harmonic.difference)
 
 
 def _cases(runs: Sequence[Run]) -> Iterator[tuple[str, dict[str, list[Row]]]]:
@@ -68,9 +69,17 @@ def _cases(runs: Sequence[Run]) -> Iterator[tuple[str, dict[str, list[Row]]]]:
         yield data, {name: rows for name, rows in cases.items() if name != ORIGINAL}
 
 
-def _best(data: str, metric: str, values: Mapping[str, float], less: Callable[[str, str], Mean]) -> Iterator[Highest]:
-    """Args: less: the paired difference of two editors."""
+def _best(
+    data: str, metric: str, values: Mapping[str, float], records: Mapping[str, Any], less: Callable[[Any, Any], Mean]
+) -> Iterator[Highest]:
+    """Nobody where there is nobody to compare.
+
+    Args:
+        values: by editor, what the tables show.
+        records: by editor, what it is the mean of.
+        less: the paired difference of two editors' records.
+    """
     if len(values) > 1:
         best = max(values, key=lambda name: round(values[name], 4))  # the first of equals, as the tables have them
-        ties = (name for name in values if name != best and verdict(less(best, name)) == "tie")
+        ties = (name for name in values if name != best and verdict(less(records[best], records[name])) == "tie")
         yield Highest(data, metric, best, tuple(ties))

@@ -23,7 +23,7 @@ def find_texts(runs: Sequence[Run], data: Path) -> Texts:
     """
     found: Texts = {}
     for run in runs:
-        own, kind = run.identity.get("data_sha256"), run.identity["data"]
+        own, kind = run.identity.get("data_sha256", ""), run.identity["data"]
         if own in found or kind not in FORMATS:
             continue
         file = next((f for f in _files(run, data) if digest(f) == own), None)
