@@ -48,7 +48,7 @@ class Measure:
             parts, said = self._families(record, scored)
             chances_kept = subject.before(chances) if chances is not None else []
             row = {**parts, "kept": {"said": said, "subject": chances_kept}}
-            yield row | self._free(record, spoken) | {"said": words.said(tok, record, scored, chances, spoken)}
+            yield row | self._free(record, spoken) | self._said(tok, record, scored, chances, spoken)
 
     def edited(
         self, model: PreTrainedModel, tok: Any, records: Sequence[Record], unedited: Mapping[int, Mapping[str, Any]]
@@ -62,7 +62,7 @@ class Measure:
                 parts["distracting"] = easyedit.locality(said["distracting"], before["said"]["distracting"])
             if chances is not None:
                 parts["subject"] = subject.family(chances, before["subject"], self._first_tokens(tok, record))
-            yield parts | self._free(record, spoken) | {"said": words.said(tok, record, scored, chances, spoken)}
+            yield parts | self._free(record, spoken) | self._said(tok, record, scored, chances, spoken)
 
     def _scored(
         self, model: PreTrainedModel, tok: Any, records: Sequence[Record]
@@ -117,6 +117,10 @@ class Measure:
         parts = {"easyedit": values, "rome": rome.family(record, scored[first:second], self.compares)}
         distracting = {"neighborhood": [list(s.said) for s in scored[second:]]} if self._distracting(record) else {}
         return parts, {"locality": said, "distracting": distracting}
+
+    def _said(self, tok: Any, record: Record, scored: list[Scored], chances: Any, spoken: list[str]) -> dict[str, Any]:
+        """For a person to read; what a judge has judged stands with its verdict."""
+        return {"said": words.said(tok, record, scored, chances, spoken if self.asks is None else [])}
 
     def _free(self, record: Record, said: Sequence[str]) -> dict[str, Any]:
         if not self.generation:

@@ -197,7 +197,9 @@ def test_without_a_judge_there_is_no_column(go, serve, tmp_path):
     assert [row.get("judge") for row in read_rows(unedited)] == [None, None, NAME, NAME, "other", "other"]
     for row, judged in zip(rows, read_rows(first / "cases.jsonl"), strict=True):
         figures = {m: v for m, v in judged["free"].items() if not m.endswith("_judged")}
-        assert {**judged, "free": figures} == {**row, "judge": NAME, "verdicts": judged["verdicts"]}
+        said = {metric: texts for metric, texts in row["said"].items() if metric != "free"}  # which verdicts hold whole
+        new = {"judge": NAME, "verdicts": judged["verdicts"], "said": said}
+        assert {**judged, "free": figures} == {**row, **new}
 
     after = unedited.read_bytes()
     go(label="again")
