@@ -28,8 +28,11 @@ OFF: dict[str, dict[str, Any]] = {
     "prefix_contexts": {"prefix_contexts": 0},
     "orders": {"orders": 0},
     "subject_contexts": {"subject_contexts": 0},
+    "relations": {"relations": 0},
+    "likeness": {"relations": 0, "likeness": 1.0},  # what states the same relation is held against the edit
     "context_share": {"context_share": 1.0},  # neutral contexts have to hold all
     "contrast": {"contrast": 0.0},
+    "elsewhere": {"elsewhere": 0.0},
     "null_space": {"null_space": 0.0},
     "memory": {"memory_size": 0, "replay": 0},
     "replay": {"replay": 0},
@@ -38,6 +41,7 @@ OFF: dict[str, dict[str, Any]] = {
 
 RUNS = [
     ("counterfact", "single", 16, tuple(option for option in OFF if option not in ("memory", "replay"))),
+    ("counterfact", "consecutive", 16, ("elsewhere", "memory")),
     ("zsre", "consecutive", 16, ("memory", "replay")),
 ]
 """Data set, protocol, records, options: where each is meant to help. ZsRE has subjects that come twice."""
