@@ -62,31 +62,31 @@ class PaCKEPlusHyperParams(HyperParams):
     subject_contexts: Count = 10
     """Ask for the target after this many neutral contexts of the subject ("{} is known for"), too, at most ten, so that
     it comes however the relation is worded. The price: other facts of the subject are drawn to it."""
-    context_margin: float = -3.0
+    context_margin: float = -2.0
     """Log-odds that the target must have there: above 0 it is what the model says of the subject unasked."""
     context_share: Share = 0.8
     """Stop once the target has them in this share of the contexts, or once a step hardly helps: the rest costs the
     subject's other facts. 1 goes on until it has them in all."""
 
     # Where nothing may change.
-    contrast: Weight = 300.0
+    contrast: Weight = 15.0
     """Weight, in the size of a change, of what it does to other subjects in the same relation and to the subject in
     other relations, against the neutral text's 1."""
     contrast_names: Count = 24
     """Other subjects there: invented names, at most 32."""
     contrast_relations: Count = 26
     """Other relations there, out of 26 and the neutral contexts that are not asked for the target."""
-    elsewhere: Weight = 300.0
+    elsewhere: Weight = 50.0
     """Weight of what it does to other subjects in other relations, the same for every edit: one hardly reaches them,
     many in a row would wear them away."""
-    null_space: Weight = 10.0
+    null_space: Weight = 200.0
     """Weight, in the size of a change, of what it does to the inputs that a module sees in neutral text and about other
     subjects, and at earlier edits. 0 measures the change itself."""
     memory_size: Count = 8
     """Earlier calls' edits, at least this many, that are told apart: one that is rolled back is forgotten, and one of
     the same subject may be written over (see `replay`). Of those before them a sum of fixed size is kept, as long as
     the model holds them. With `null_space` changes are kept off the inputs of all; 0 remembers none."""
-    memory_weight: Weight = 120.0
+    memory_weight: Weight = 6.0
     """Weight of each of them there, against the neutral text's 1."""
     replay: Count = 8
     """Remembered requests about the same subject, at most this many, whose targets must still lead in their own

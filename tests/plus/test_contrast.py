@@ -57,10 +57,21 @@ def test_other_subjects_and_other_relations():
 
 
 def test_what_states_the_same_relation_is_not_held_against_it():
-    hp = PaCKEPlusHyperParams(**{**WIDE, "contrast_relations": 1000})
+    hp = PaCKEPlusHyperParams(**{**WIDE, "contrast_relations": 1000, "relations": 0})
     own = ["{} was written by", "{} belongs to"]
     left = [t for t in contrasts([ASKED], [[]], hp) if t.prompt not in {o.format("Grey Tides") for o in own}]
     assert sorted(t.prompt for t in contrasts([ASKED], [own], hp)) == sorted(t.prompt for t in left)
+
+
+def test_other_subjects_are_in_all_words_in_which_the_target_is_asked_for():
+    own = ["{} was written by", "{} belongs to", "{} is owned by"]
+    more = contrasts([ASKED], [own], PaCKEPlusHyperParams(**{**WIDE, "relations": 2}))
+    plain = contrasts([ASKED], [own], PaCKEPlusHyperParams(**{**WIDE, "relations": 0}))
+    added = [t for t in more if t not in plain]
+    names = [t.subject for t in plain[:9:3]]
+    assert [t.prompt for t in added] == [
+        f"{names[0]} was written by", f"{names[1]} belongs to", f"{names[2]} was written by"
+    ]  # fmt: skip
 
 
 def test_from_the_subjects_last_token_on():
