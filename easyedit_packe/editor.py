@@ -13,6 +13,7 @@ import torch
 from .config import HyperParams, PaCKEHyperParams, PaCKEPlusHyperParams
 from .errors import HyperParamsError
 from .model.chat import framed
+from .model.config import max_tokens
 from .model.device import check_device
 from .model.ffn import FFNMap
 from .packe.rectify import Rectification, rectify
@@ -89,7 +90,7 @@ def _rectify_packe(
     model: PreTrainedModel, tok: Any, requests: Sequence[EditRequest], hparams: PaCKEHyperParams
 ) -> Rectify:
     ffn = FFNMap.of(model)
-    encoded = dict(zip(map(id, requests), encode(tok, requests, _positions(model)), strict=True))
+    encoded = dict(zip(map(id, requests), encode(tok, requests, max_tokens(model)), strict=True))
     return lambda asked: rectify(model, ffn, [encoded[id(r)] for r in asked], hparams)
 
 
@@ -97,12 +98,8 @@ def _rectify_plus(
     model: PreTrainedModel, tok: Any, requests: Sequence[EditRequest], hparams: PaCKEPlusHyperParams
 ) -> Rectify:
     ffn = FFNMap.of(model)
-    encode(tok, requests, _positions(model))  # refuses all before the first is edited
+    encode(tok, requests, max_tokens(model))  # refuses all before the first is edited
     return lambda asked: rectify_plus(model, tok, ffn, asked, hparams, EditMemory.of(model))
-
-
-def _positions(model: PreTrainedModel) -> int | None:
-    return getattr(model.config, "max_position_embeddings", None)
 
 
 def apply_packe_to_model(

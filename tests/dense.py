@@ -8,8 +8,14 @@ from easyedit_packe.model.ffn import FFNMap
 
 
 def as_d_by_m(m, tensor):
-    """A weight-shaped tensor of a module as [D, M]."""
-    return tensor.T if m.node_axis == 0 else tensor
+    """The nodes of a weight-shaped tensor of a module as [D, M]."""
+    nodes = tensor.narrow(m.node_axis, m.first, m.num_nodes)
+    return nodes.T if m.node_axis == 0 else nodes
+
+
+def of_nodes(m, bias):
+    """The nodes' entries of a bias-shaped tensor of a key module [M]; None where the bias belongs to no node."""
+    return bias[m.first :] if m.has_node_bias and bias is not None else None
 
 
 def dense_scores(gradients, score):
@@ -65,7 +71,7 @@ class DenseEditor:
     def trace(self):
         g = self.grads(sum(self.loss(b, self.target) for b in self.batches()))
         by_module = {
-            m.name: (as_d_by_m(m, g[f"{m.name}.weight"]), g.get(f"{m.name}.bias") if m.kind == "key" else None)
+            m.name: (as_d_by_m(m, g[f"{m.name}.weight"]), of_nodes(m, g.get(f"{m.name}.bias")))
             for m in self.ffn.modules
         }
         scores = dense_scores(by_module, self.hp.score)
@@ -80,12 +86,12 @@ class DenseEditor:
         out = {}
         for m in self.ffn.modules:
             weight = grads[f"{m.name}.weight"]
-            mask = torch.zeros_like(weight)
-            mask.index_fill_(m.node_axis, nodes[m.name], 1.0)
+            mask, at = torch.zeros_like(weight), nodes[m.name] + m.first
+            mask.index_fill_(m.node_axis, at, 1.0)
             out[f"{m.name}.weight"] = weight * mask
             if f"{m.name}.bias" in grads:
                 bias = grads[f"{m.name}.bias"]
-                keep = torch.zeros_like(bias).index_fill_(0, nodes[m.name], 1.0) if m.kind == "key" else 1.0
+                keep = torch.zeros_like(bias).index_fill_(0, at, 1.0) if m.kind == "key" else 1.0
                 out[f"{m.name}.bias"] = bias * keep
         return out
 

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ..model.ffn import LAYOUTS
+from transformers.pytorch_utils import Conv1D
+
 from .host import conditions, host, swapped
 from .null_space import projection_file
 from .routed import grace, wise
@@ -65,11 +66,10 @@ def _family(editor: str, model: Any, hparams: Any) -> str:
     name = str(hparams.model_name)
     if any(part in name for part in _KNOWN_FAMILIES[editor]):
         return name
-    kind = model.config.model_type
-    if kind in LAYOUTS and LAYOUTS[kind].transposed:
+    if any(isinstance(m, Conv1D) for m in model.modules()):
         return "gpt2-xl"
     # The others ask only how the weight lies, and have no matrices ready for GPT-J.
-    return "gpt-j" if kind == "gptj" and editor == "KN" else "llama"
+    return "gpt-j" if model.config.model_type == "gptj" and editor == "KN" else "llama"
 
 
 def _projection(path: str, model: Any, hparams: Any) -> str:

@@ -1,57 +1,26 @@
 """Where the key and value vectors of a model live (paper, sections 2.3 and 3.1).
 
 A feed-forward block is a memory `FFN(x) = sum_j g(x . k_j) v_j` with keys K [D, M] and values V [M, D];
-D is the hidden size, M the intermediate size. A *node* is one `k_j` or one `v_j`. How a node lies in a
-Hugging Face weight is a fact about each architecture, written down in `LAYOUTS` and never guessed from shapes.
+D is the hidden size, M the intermediate size. A *node* is one `k_j` or one `v_j`. Which modules hold them in a
+Hugging Face model is known by the form of its blocks (`blocks.py`); shapes only confirm it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from ..errors import ModelError, one_of
+from ..errors import ModelError
+from .blocks import FORMS, check_behaviour, find_blocks
+from .config import text_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Kind = Literal["key", "value"]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How one architecture stores K and V.
-
-    `key` and `value` are module names inside a decoder layer, `gate` that of a module that holds no nodes, where there
-    is one. `transposed` tells `Conv1D` weights ([in, out], GPT-2) from `nn.Linear` weights ([out, in]).
-    """
-
-    key: str
-    value: str
-    gate: str | None = None
-    transposed: bool = False
-
-    @property
-    def linear(self) -> list[str]:
-        """The linear modules of a feed-forward block."""
-        return [name for name in (self.key, self.value, self.gate) if name is not None]
-
-
-_GATED = Layout("mlp.up_proj", "mlp.down_proj", "mlp.gate_proj")
-
-# `config.model_type` -> layout. To support an architecture, add its line here and a tiny model to tests/conftest.py.
-LAYOUTS: dict[str, Layout] = {
-    "llama": _GATED,  # Llama 2, Llama 3, SmolLM 1 and 2
-    "mistral": _GATED,
-    "qwen2": _GATED,  # Qwen 2 and 2.5
-    "qwen3": _GATED,
-    "smollm3": _GATED,
-    "gptj": Layout("mlp.fc_in", "mlp.fc_out"),
-    "gpt2": Layout("mlp.c_fc", "mlp.c_proj", transposed=True),
-}
 
 
 @dataclass(frozen=True)
@@ -64,6 +33,7 @@ class FFNModule:
         kind: "key" (maps D to M) or "value" (maps M to D).
         module: the `nn.Linear` or `Conv1D` itself.
         node_axis: axis of `module.weight` that counts nodes; the other axis has length D.
+        first: where on that axis node 0 lies; what comes before, in a packed matrix, is a gate.
     """
 
     name: str
@@ -71,6 +41,7 @@ class FFNModule:
     kind: Kind
     module: Any
     node_axis: int
+    first: int = 0
 
     @property
     def weight(self) -> Tensor:
@@ -78,7 +49,8 @@ class FFNModule:
 
     @property
     def bias(self) -> Any:
-        """[M] for a key module, where entry j belongs to node j; [D] for a value module, where it belongs to none."""
+        """One entry a row of a key module's weight, which belongs to that row's node; [D] for a value module, where it
+        belongs to none."""
         return getattr(self.module, "bias", None)
 
     @property
@@ -88,11 +60,15 @@ class FFNModule:
     @property
     def num_nodes(self) -> int:
         """M."""
-        return self.weight.shape[self.node_axis]
+        return self.weight.shape[self.node_axis] - self.first
+
+    def places(self, index: Tensor) -> Tensor:
+        """Where the nodes `index` [k] lie on the axis of the weight that counts them, and in a key module's output."""
+        return index + self.first if self.first else index
 
     def nodes(self, index: Tensor) -> Tensor:
         """Copy of the vectors of the nodes `index` [k], one a row: [k, D]."""
-        rows = self.weight.detach().index_select(self.node_axis, index.to(self.weight.device))
+        rows = self.weight.detach().index_select(self.node_axis, self.places(index).to(self.weight.device))
         return rows if self.node_axis == 0 else rows.T.contiguous()
 
 
@@ -108,42 +84,30 @@ class FFNMap:
         """Find the modules of a Hugging Face causal language model.
 
         Raises:
-            ModelError: unknown architecture; an adapter around the model or its modules; weights that are not in
-                memory (offloaded to disk or the meta device), not floating point (quantised), or made under
-                `torch.inference_mode`.
+            ModelError: blocks of an unknown form, or that do not act like one; an adapter around the model or its
+                modules; weights that are not in memory (offloaded to disk or the meta device), not floating point
+                (quantised), or made under `torch.inference_mode`.
         """
         _check_plain(model)
-        model_type = getattr(getattr(model, "config", None), "model_type", None)
-        layout = LAYOUTS.get(str(model_type))
-        if layout is None:
-            raise ModelError(
-                f"expected a model whose feed-forward layout is known, got model_type={model_type!r} "
-                f"({type(model).__name__}); {one_of(model_type, sorted(LAYOUTS))}. To add one, give its key and "
-                "value module names in easyedit_packe/model/ffn.py: LAYOUTS."
-            )
-        hidden_size = model.config.hidden_size
+        blocks, hidden_size = find_blocks(model), text_config(model).hidden_size
         found: list[FFNModule] = []
-        for name, module in model.named_modules():
-            kinds: tuple[tuple[Kind, str], ...] = (("key", layout.key), ("value", layout.value))
-            for kind, suffix in kinds:
-                if name.endswith("." + suffix):
-                    layer = int(name.removesuffix("." + suffix).rsplit(".", 1)[1])
-                    node_axis = int((kind == "value") != layout.transposed)
-                    found.append(FFNModule(name, layer, kind, module, node_axis))
-        found.sort(key=lambda m: (m.layer, m.kind))
-        if len(found) != 2 * model.config.num_hidden_layers:
-            raise ModelError(
-                f"expected {2 * model.config.num_hidden_layers} modules named *.{layout.key} and *.{layout.value} "
-                f"in a {model_type} model, found {len(found)}; {_MERGE}"
-            )
-        for m in found:
-            _check_weight(m, hidden_size)
+        for b in blocks:
+            form = FORMS[b.form]
+            key = FFNModule(f"{b.name}.{form.key}", b.layer, "key", b[form.key], int(b.transposed))
+            value = FFNModule(f"{b.name}.{form.value}", b.layer, "value", b[form.value], int(not b.transposed))
+            for m in (key, value):
+                _check_weight(m, hidden_size)
+            if form.packed:
+                key = replace(key, first=key.num_nodes // 2)
+            _check_shapes(b.name, key, value, None if form.gate is None else b[form.gate])
+            found += [key, value]
+        check_behaviour(model, blocks)
         return cls(tuple(found), hidden_size)
 
     @property
     def num_nodes(self) -> int:
-        """M, the same in every layer of the known architectures."""
-        return self.modules[0].num_nodes
+        """M of the narrowest layer; in most models it is the same in all."""
+        return min(m.num_nodes for m in self.modules)
 
 
 _MERGE = (
@@ -179,7 +143,17 @@ def _check_weight(m: FFNModule, hidden_size: int) -> None:
     if weight.ndim != 2 or weight.shape[1 - m.node_axis] != hidden_size:
         raise ModelError(
             f"expected {m.name}.weight with hidden size {hidden_size} on axis {1 - m.node_axis}, got "
-            f"{tuple(weight.shape)}; correct this architecture's entry in easyedit_packe/model/ffn.py: LAYOUTS."
+            f"{tuple(weight.shape)}; the model's config and its weights disagree: load it again."
+        )
+
+
+def _check_shapes(block: str, key: FFNModule, value: FFNModule, gate: Any) -> None:
+    """As many keys as values, and as many gates."""
+    counts = [key.num_nodes, value.num_nodes, value.num_nodes if gate is None else gate.weight.shape[0]]
+    if len(set(counts)) > 1 or (key.first and key.first != key.num_nodes):
+        raise ModelError(
+            f"expected as many keys as values and gates in {block}, got weights of {tuple(key.weight.shape)} and "
+            f"{tuple(value.weight.shape)}; this block is none of the forms of easyedit_packe/model/blocks.py."
         )
 
 

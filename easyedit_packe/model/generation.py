@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import RequestError
 from ..requests import EditRequest, encode, token_ids
+from .forward import logits_at
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -133,14 +134,13 @@ class _Speakers:
                 self.cache.batch_select_indices(kept)
             self.mask = torch.cat([self.mask[kept], mask], -1)
         self.rows = list(rows)
-        out = self.model.base_model(
+        places = [(row, -n + k) for row, n in enumerate(last) for k in range(n)]
+        logits, out = logits_at(
+            self.model, *map(torch.tensor, zip(*places, strict=True)),
             input_ids=ids, attention_mask=self.mask, past_key_values=self.cache, use_cache=True,
             position_ids=(self.mask.cumsum(-1) - 1).clamp(min=0)[:, -width:],
         )  # fmt: skip
-        self.cache, hidden = out.past_key_values, out.last_hidden_state
-        places = [(row, -n + k) for row, n in enumerate(last) for k in range(n)]
-        at = (torch.tensor(axis, device=hidden.device) for axis in zip(*places, strict=True))
-        logits: Tensor = self.model.get_output_embeddings()(hidden[tuple(at)])
+        self.cache = out.past_key_values
         return logits
 
     def unsay(self, row: int, count: int) -> None:

@@ -122,9 +122,10 @@ class Slices:
         )
         for m, change in zip(self.ffn.modules, self.weight.detach().split(sizes), strict=True):
             index = self.index[m.name].to(m.weight.device)
-            parts[f"{m.name}.weight"] = _slice(m.node_axis, index, m.nodes(index), change, m.num_nodes)
+            at, size = m.places(index), m.weight.shape[m.node_axis]
+            parts[f"{m.name}.weight"] = _slice(m.node_axis, at, m.nodes(index), change, size)
             if m.has_node_bias:
-                parts[f"{m.name}.bias"] = _slice(0, index, m.bias.detach()[index], next(bias_rows), m.num_nodes)
+                parts[f"{m.name}.bias"] = _slice(0, at, m.bias.detach()[at], next(bias_rows), size)
         for m, change in zip(self.biased, self.value_bias.detach(), strict=True):
             index = torch.arange(len(change), device=m.bias.device)
             parts[f"{m.name}.bias"] = _slice(0, index, m.bias.detach().clone(), change, len(change))
@@ -183,7 +184,7 @@ def _add(m: FFNModule, index: Tensor, change: Tensor, key_bias: Tensor | None, v
         added = x.to(change.dtype) @ change.T
         if key_bias is not None:
             added = added + key_bias
-        return y.index_add(-1, index, added.to(y.dtype))
+        return y.index_add(-1, m.places(index), added.to(y.dtype))
 
     def value(a: Tensor, y: Tensor) -> Tensor:
         added = a.index_select(-1, index).to(change.dtype) @ change

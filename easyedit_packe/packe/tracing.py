@@ -107,7 +107,7 @@ def factors(m: FFNModule, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """(hidden [T, D], inner [T, M]) from a module's input and its output's gradient, in at least float32."""
     dtype = slice_dtype(x.dtype)
     x, grad = x.flatten(0, -2).to(dtype), grad.flatten(0, -2).to(dtype)
-    return (x, grad) if m.kind == "key" else (grad, x)
+    return (x, grad[:, m.first :]) if m.kind == "key" else (grad, x)
 
 
 @contextmanager

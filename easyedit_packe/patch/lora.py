@@ -8,6 +8,7 @@ LoRA's `B A` exactly, with rank k and alpha = k so that its scale is 1. A bias c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import PatchError
-from ..model.ffn import LAYOUTS
+from .layout import layout_of
 from .slice import Slice
 
 
@@ -52,19 +53,15 @@ def to_lora(
     """Turn an edit into an adapter.
 
     Args:
-        slices, info: of a patch of a known architecture, touching weights of linear modules of feed-forward blocks and
-            their biases.
+        slices, info: of a patch that says how its model's feed-forward blocks lie (`layout.py`), touching weights of
+            their linear modules and their biases.
         max_rank: no module gets a higher rank; each is then the best approximation of its rank (truncated SVD).
         uniform: give every module the same rank by adding zeros, for programs that know no `rank_pattern`.
 
     Raises:
         PatchError: the patch says nothing of its architecture, touches something that LoRA cannot hold, or nothing.
     """
-    layout = LAYOUTS.get(str(info.get("model_type")))
-    if layout is None:
-        raise PatchError(
-            f"expected a patch of an architecture of easyedit_packe/model/ffn.py, got {info.get('model_type')!r}."
-        )
+    linear, transposed = layout_of(info)
     if max_rank is not None and max_rank < 1:
         raise PatchError(f"max_rank: expected at least 1, got {max_rank}.")
     tensors, ranks, errors = {}, {}, {}
@@ -72,16 +69,16 @@ def to_lora(
     for name, s in slices.items():
         module, _, kind = name.rpartition(".")
         # PEFT loads an adapter of any other module without a word, and some of them, such as embeddings, it never uses.
-        if kind not in ("weight", "bias") or not module.endswith(tuple(f".{m}" for m in layout.linear)):
+        if kind not in ("weight", "bias") or not any(fnmatchcase(module, m) for m in linear):
             raise PatchError(
-                f"{name}: expected changes of {', '.join(layout.linear)} only: LoRA here holds the linear modules of "
+                f"{name}: expected changes of {', '.join(linear)} only: LoRA here holds the linear modules of "
                 "feed-forward blocks; keep this change as a patch (WeightPatch.save), or apply it and save the whole "
                 "model (model.save_pretrained)."
             )
         if kind == "bias":
             biases[module] = s
             continue
-        a, b, errors[module] = _factors(s, layout.transposed, max_rank)
+        a, b, errors[module] = _factors(s, transposed, max_rank)
         ranks[module] = len(a)
         tensors[f"base_model.model.{module}.lora_A.weight"] = a
         tensors[f"base_model.model.{module}.lora_B.weight"] = b
@@ -115,7 +112,7 @@ def to_lora(
         "lora_dropout": 0.0,
         "bias": "none",
         "lora_bias": bool(biases),
-        "fan_in_fan_out": layout.transposed,
+        "fan_in_fan_out": transposed,
         "base_model_name_or_path": info.get("base_model") or None,
         "inference_mode": True,
     }

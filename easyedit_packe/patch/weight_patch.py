@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import PatchError
 from ..model.bits import same_bits
 from . import file, lora
+from .layout import layout_info
 from .slice import Slice
 
 Side = Literal["old", "new"]
@@ -23,9 +24,9 @@ class WeightPatch:
 
     Attributes:
         slices: by parameter name, e.g. `model.layers.0.mlp.up_proj.weight`.
-        info: what is worth keeping about the edit, as plain values: `base_model`, `model_type`, `hparams`,
-            `requests`, `losses` of each step, `rounding` where the dtype is narrower than float32 (see
-            `packe/rounding.py`), and `metrics` if they were measured.
+        info: what is worth keeping about the edit, as plain values: `base_model`, `model_type`, `ffn`
+            (see `layout.py`), `hparams`, `requests`, `losses` of each step, `rounding` where the dtype is narrower than
+            float32 (see `packe/rounding.py`), and `metrics` if they were measured.
     """
 
     slices: dict[str, Slice]
@@ -163,6 +164,7 @@ def model_info(model: nn.Module) -> dict[str, Any]:
     return {
         "base_model": str(getattr(config, "_name_or_path", "") or ""),
         "model_type": getattr(config, "model_type", None),
+        **layout_info(model),
     }
 
 
@@ -170,7 +172,7 @@ def merged_info(infos: list[dict[str, Any]]) -> dict[str, Any]:
     """The first one's model and settings; the requests, and the edits' names, of all; what rounding took of the one
     that lost most."""
     first = infos[0] if infos else {}
-    merged: dict[str, Any] = {k: first[k] for k in ("base_model", "model_type", "hparams") if k in first}
+    merged: dict[str, Any] = {k: first[k] for k in ("base_model", "model_type", "ffn", "hparams") if k in first}
     edits = [e for i in infos for e in i.get("edits", [])]
     lost = [i["rounding"] for i in infos if "rounding" in i]
     return {

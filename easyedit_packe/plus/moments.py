@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..model.config import max_tokens
 from ..model.ffn import FFNMap, FFNModule, slice_dtype
 from ..model.hooks import OutputHook, ends_with, output_hooks
 from ..requests import EditRequest, Encoded, collate, encode
@@ -120,7 +121,7 @@ class InputMoments:
         self, model: PreTrainedModel, tok: Any, ffn: FFNMap, texts: Sequence[EditRequest], write_at: str, most: int
     ) -> None:
         """Count the inputs at those tokens of the texts' prompts where an edit would write; `most` texts at a time."""
-        encoded = encode(tok, texts, getattr(model.config, "max_position_embeddings", None))
+        encoded = encode(tok, texts, max_tokens(model))
         prompts = [Encoded(e.ids[: e.answer_start + 1], e.answer_start, e.subject) for e in encoded]
         for piece in alike([e.answer_start for e in prompts], most):
             rows = [prompts[i] for i in piece]
@@ -131,18 +132,21 @@ class InputMoments:
     @contextmanager
     def watching(self, modules: Sequence[FFNModule], mask: Tensor | None) -> Iterator[None]:
         """While active, the inputs of each forward pass are counted: where `mask` is not 0, or all without one."""
-        keep = None if mask is None else mask.flatten().bool()
 
         def watch(m: FFNModule) -> OutputHook:
             def hook(x: Tensor, _: Tensor) -> None:
-                x = x.detach().flatten(0, -2)
-                x = x if keep is None else x[keep.to(x.device)]
+                x = x.detach().flatten(0, -2) if mask is None else at_places(x.detach(), mask.bool())
                 self.add(m, x.to(slice_dtype(x.dtype)))
 
             return hook
 
         with output_hooks([(m.module, watch(m)) for m in modules]):
             yield
+
+
+def at_places(x: Tensor, at: Tensor) -> Tensor:
+    """Where `at` [B, T] is true: of [B, T, width], or [B * T, width] as some models hand it to their modules."""
+    return x.flatten(0, -2)[at.flatten().to(x.device)]
 
 
 def reach(key: FFNModule, value: FFNModule, usual: InputMoments) -> Tensor:

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from ..config import PaCKEPlusHyperParams
 from ..errors import HyperParamsError, ModelError
+from ..model.config import max_tokens
 from ..model.ffn import FFNMap, FFNModule, slice_dtype
 from ..model.forward import answer_logits
 from ..model.hooks import frozen
@@ -35,7 +36,7 @@ from .contrast import contrast_moments, contrasts
 from .demands import asked, lacks, leads, neutral, stated
 from .layers import in_layers
 from .least_change import Writes, least_change
-from .moments import InputMoments, damping, reach
+from .moments import InputMoments, at_places, damping, reach
 from .places import alike, places
 from .relations import same_relation
 from .state import EditMemory
@@ -118,11 +119,11 @@ class PlusRectifier:
         if hparams.null_space:
             memory.background.prepare(model, tok, self.ffn, hparams)
         self.background = memory.background.moments
-        max_tokens = getattr(model.config, "max_position_embeddings", None)
-        self.requests = encode(tok, requests, max_tokens)
+        read = partial(encode, tok, max_tokens=max_tokens(model))
+        self.requests = read(requests)
         same = same_relation(model, tok, requests, hparams)
-        in_other_words = encode(tok, stated(requests, same, hparams, memory.background, model, tok), max_tokens)
-        neutrally = encode(tok, neutral(requests, hparams), max_tokens)
+        in_other_words = read(stated(requests, same, hparams, memory.background, model, tok))
+        neutrally = read(neutral(requests, hparams))
         self.contexts = in_other_words + neutrally
         self.subjects = {r.subject for r in requests if r.subject}
         self.others = memory.about_others(self.subjects)
@@ -167,8 +168,7 @@ class PlusRectifier:
                 least, best, ridge = lacking, seen, max(hp.ridge, ridge / RIDGE_FACTOR)
                 kept = self.slices.weight
             else:  # the last change went further than first order carries: a shorter one instead (Levenberg, Marquardt)
-                self.slices.weight = kept
-                ridge *= RIDGE_FACTOR
+                self.slices.weight, ridge = kept, ridge * RIDGE_FACTOR
             if step == hp.num_steps - 1 or self.enough(self.lacking(best), stalled):
                 break
             self.slices.weight = self.change(best, ridge).add_(kept)
@@ -223,7 +223,7 @@ class PlusRectifier:
             at = places(rows, batch, self.hparams.write_at)
             leads_of |= zip(piece, lead.detach().split([self.lengths[i] for i in piece]), strict=True)
             of_rows.append(torch.tensor(piece)[at.nonzero()[:, 0]])
-            inputs.append([x[at.to(x.device)] for x, _ in watched])
+            inputs.append([at_places(x, at) for x, _ in watched])
             wanted = -lead[asked(lead.detach(), rows, self.margin(piece).to(lead))].sum()
             run = partial(gradients_at, wanted, [y for _, y in watched], at)
             backward.append(run if len(self.pieces) <= HELD else partial(list, run()))
@@ -293,5 +293,5 @@ class PlusRectifier:
 
 
 def gradients_at(of: Tensor, outputs: Sequence[Tensor], at: Tensor) -> list[Tensor]:
-    """Gradients of a number by some modules' outputs [B, T, out], at the places [B, T] that are true."""
-    return [g[at.to(g.device)] for g in torch.autograd.grad(of, outputs)]
+    """Gradients of a number by some modules' outputs, at the places [B, T] that are true."""
+    return [at_places(g, at) for g in torch.autograd.grad(of, outputs)]

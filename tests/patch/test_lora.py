@@ -9,7 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from easyedit_packe import PaCKEHyperParams, WeightPatch, compute_patch
 from easyedit_packe.errors import PatchError
-from easyedit_packe.model.ffn import LAYOUTS
+from easyedit_packe.model.blocks import FORMS, find_blocks
 from easyedit_packe.patch.slice import Slice
 
 from ..conftest import REQUESTS, make_model, make_tokenizer
@@ -157,12 +157,12 @@ def test_a_change_that_is_not_of_a_feed_forward_block_is_refused(architecture, p
 
 @pytest.mark.parametrize("architecture", ["llama", "gptj", "gpt2"])
 def test_every_linear_module_of_a_feed_forward_block_is_exported(architecture, tmp_path):
-    """And those that a layout names are all there are."""
+    """And those that a form names are all there are."""
     model = make_model(architecture)
-    layout = LAYOUTS[model.config.model_type]
+    form = FORMS[find_blocks(model)[0].form]
     blocks = [(name, m) for name, m in model.named_modules() if name.endswith(".0.mlp")]
     linear = [n for n, m in blocks[0][1].named_modules() if isinstance(m, torch.nn.Linear | Conv1D)]
-    assert sorted(f"mlp.{n}" for n in linear) == sorted(layout.linear)
+    assert sorted(linear) == sorted(form.linear)
     for n in linear:
         before, after, patch = changed(architecture, f"{blocks[0][0]}.{n}.weight")
         loaded = load_adapter(before, patch.to_lora().save(tmp_path / n))

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from ...easyedit import routed
+from ...model.config import max_tokens
 from ..content.held_out import held_out
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def perplexity(model: PreTrainedModel, tok: Any, text: str) -> float | None:
     """exp of the mean loss per token, in windows; None where it is not finite: the model collapsed."""
     ids = tok(text, return_tensors="pt")["input_ids"][0]
     total, count = 0.0, 0
-    for part in ids.split(min(WINDOW, getattr(model.config, "max_position_embeddings", WINDOW))):
+    for part in ids.split(min(WINDOW, max_tokens(model) or WINDOW)):
         if len(part) < 2:
             continue
         routed.ask_at(model, -1)

@@ -1,0 +1,220 @@
+"""Find a model's feed-forward blocks: by the names of their modules, and then by what they do.
+
+Families share few forms of blocks (`FORMS`), so a family needs no entry of its own. A block has a form if it has
+exactly that form's matrices. That names mean what they say is then tried on the model itself (`check_behaviour`), so
+that a family whose code differs is refused and never edited wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from ..errors import ModelError
+from .config import text_config
+from .hooks import ends_with, frozen, output_hooks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Form:
+    """A feed-forward block by the names of its linear modules.
+
+    `key` and `value` hold the nodes. `gate` holds none; its output, passed through the activation function, multiplies
+    the key's. With `packed` the first half of the key module's outputs are such a gate, the second half are the keys'.
+    """
+
+    key: str
+    value: str
+    gate: str | None = None
+    packed: bool = False
+
+    @property
+    def linear(self) -> list[str]:
+        return [name for name in (self.key, self.value, self.gate) if name is not None]
+
+    @property
+    def is_gated(self) -> bool:
+        return self.packed or self.gate is not None
+
+
+# To support another block, add its form here and a tiny model to tests/families.py.
+FORMS: dict[str, Form] = {
+    "gated": Form("up_proj", "down_proj", gate="gate_proj"),  # Llama, Mistral, Qwen, Gemma, OLMo and most others
+    "gated w1 w2 w3": Form("w3", "w2", gate="w1"),  # LFM 2
+    "packed": Form("gate_up_proj", "down_proj", packed=True),  # Phi 3 and 4, GLM
+    "plain": Form("up_proj", "down_proj"),  # Nemotron, Apertus, Arcee, MPT
+    "plain fc1": Form("fc1", "fc2"),  # Phi 1 and 2, OPT, XGLM
+    "plain fc_in": Form("fc_in", "fc_out"),  # GPT-J, CodeGen
+    "plain c_fc": Form("c_fc", "c_proj"),  # GPT-2, whose matrices are transposed; StarCoder, GPT-Neo
+    "plain dense": Form("dense_h_to_4h", "dense_4h_to_h"),  # GPT-NeoX (Pythia), Falcon, BLOOM, Persimmon
+}
+_WHERE = "easyedit_packe/model/blocks.py: FORMS"
+
+
+@dataclass(frozen=True)
+class Block:
+    """The feed-forward block of one decoder layer.
+
+    Attributes:
+        path: its name in the model with `*` for the layer, e.g. `model.layers.*.mlp`; the layer's own where the
+            matrices lie there.
+        form: which of `FORMS`.
+    """
+
+    path: str
+    layer: int
+    form: str
+    module: nn.Module
+
+    @property
+    def name(self) -> str:
+        return self.path.replace("*", str(self.layer))
+
+    def __getitem__(self, part: str) -> Any:
+        return getattr(self.module, part)
+
+    @property
+    def transposed(self) -> bool:
+        """`Conv1D` stores [in, out] (GPT-2), `nn.Linear` [out, in]."""
+        return isinstance(self[FORMS[self.form].key], Conv1D)
+
+
+def find_blocks(model: PreTrainedModel) -> list[Block]:
+    """The block of each decoder layer, in their order.
+
+    Raises:
+        ModelError: a layer has no block of a known form, several, or experts.
+    """
+    found = []
+    where, layers = _decoder_layers(model)
+    for i, layer in enumerate(layers):
+        name = f"{where}.{i}"
+        if any("expert" in n.rpartition(".")[2] for n, _ in layer.named_modules()):
+            raise ModelError(
+                f"expected one feed-forward block a layer, got a mixture of experts in {name} of {_what(model)}; its "
+                "nodes belong to experts, which are not edited yet: choose a dense model."
+            )
+        fits = [
+            Block(f"{where}.*{part}", i, form, module)
+            for part, module in [("", layer), *((f".{n}", c) for n, c in layer.named_children())]
+            for form in FORMS
+            if _fits(FORMS[form], module, whole=part != "")
+        ]
+        if len(fits) != 1:
+            raise ModelError(
+                f"expected one feed-forward block of a known form in {name} of {_what(model)}, found {len(fits)} "
+                f"among {_seen(layer)}; known are {', '.join('/'.join(f.linear) for f in FORMS.values())}. To add one, "
+                f"give the names of its key and value modules in {_WHERE}."
+            )
+        found += fits
+    return found
+
+
+def _what(model: nn.Module) -> str:
+    return f"{type(model).__name__} (model_type={getattr(getattr(model, 'config', None), 'model_type', None)!r})"
+
+
+def _decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """The layers that write text, and their name in the model; those of an image encoder are none of them."""
+    count = text_config(model).num_hidden_layers if hasattr(model, "config") else None
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
+    lists = [c for c in decoder.children() if isinstance(c, nn.ModuleList) and len(c) == count]
+    if len(lists) != 1:
+        raise ModelError(
+            f"expected one list of {count} decoder layers in {_what(model)}, found {len(lists)} among "
+            f"{', '.join(n for n, _ in decoder.named_children()) or 'nothing'}; pass a Hugging Face causal language "
+            "model."
+        )
+    return next(name for name, m in model.named_modules() if m is lists[0]), lists[0]
+
+
+def _fits(form: Form, module: nn.Module, whole: bool) -> bool:
+    """Whether a module has the form's matrices, and, if it is to be a `whole` block, no other."""
+    parts = dict(module.named_children())
+    if not set(form.linear) <= set(parts):
+        return False
+    others = (p for n, p in module.named_parameters() if n.partition(".")[0] not in form.linear)
+    return not whole or all(p.ndim < 2 for p in others)
+
+
+def _seen(layer: nn.Module) -> str:
+    """What a layer is made of, for an error message: `mlp (router, experts)`."""
+    parts = []
+    for name, child in layer.named_children():
+        inner = [n for n, c in child.named_children() if any(True for _ in c.parameters())]
+        parts.append(f"{name} ({', '.join(inner)})" if inner else name)
+    return ", ".join(parts) or "nothing"
+
+
+# What a block does
+
+_TOKENS, _STEPS = 8, (0.0, 1.0, -2.0)
+
+
+def check_behaviour(model: PreTrainedModel, blocks: list[Block]) -> None:
+    """Run the model on a few tokens, as far as the first block of each kind, with some key nodes' outputs moved.
+
+    In a memory `sum_j g(x . k_j) v_j` the value module's input j moves with key j alone, and where there is a gate, in
+    proportion to it: g acts on the gate.
+
+    Raises:
+        ModelError: this block does something else.
+    """
+    kinds = {(b.form, type(b.module)): b for b in reversed(blocks)}
+    with frozen(model), torch.no_grad():
+        for block in kinds.values():
+            problem = next(_problems(model, block), None)
+            if problem is not None:
+                raise ModelError(
+                    f"{block.name} has the names of a feed-forward block ({'/'.join(FORMS[block.form].linear)}), but "
+                    f"in {_what(model)} {problem}. It cannot be edited as one; if it is one of another form, add "
+                    f"that to {_WHERE}."
+                )
+
+
+def _problems(model: PreTrainedModel, block: Block) -> Iterator[str]:
+    form, inner = FORMS[block.form], []
+    size = _width(block)
+    first = size if form.packed else 0
+    chosen = torch.arange(0, size, 3)
+
+    def move(_: Tensor, y: Tensor) -> Tensor:
+        rows = y.flatten(0, -2).clone()
+        step = 4 * rows.float().square().mean().sqrt().clamp_min(1e-3)
+        for part, times in zip(rows.chunk(len(_STEPS)), _STEPS, strict=True):
+            part[:, first + chosen.to(y.device)] += (times * step).to(y.dtype)
+        return rows.view(y.shape)
+
+    def see(x: Tensor, _: Tensor) -> None:
+        inner.append(x.detach().flatten(0, -2).float())
+
+    embeddings = model.get_input_embeddings()
+    ids = torch.arange(_TOKENS, device=embeddings.weight.device)
+    key, value = block[form.key], block[form.value]
+    with output_hooks([(key, move), (value, see)]), ends_with(value):
+        model.base_model(input_ids=ids.clamp(max=len(embeddings.weight) - 1).expand(len(_STEPS), -1), use_cache=False)
+    if not inner:
+        yield f"{form.key} does not come before {form.value}"
+        return
+    plain, up, down = inner[0].chunk(len(_STEPS))
+    if not inner[0].isfinite().all():
+        return  # such weights are refused where the loss is computed
+    up, down = up - plain, down - plain
+    moved = up[:, chosen.to(up.device)].norm()
+    if not moved > 0 or (up.norm() ** 2 - moved**2).clamp_min(0).sqrt() > 0.01 * moved:
+        yield f"input j of {form.value} does not move with key j of {form.key} alone"
+    if form.is_gated and (down + 2 * up).norm() > 0.1 * down.norm():
+        yield f"{form.value}'s inputs are not in proportion to the outputs of {form.key}"
+
+
+def _width(block: Block) -> int:
+    """M: how many nodes of each kind."""
+    return block[FORMS[block.form].value].weight.shape[0 if block.transposed else 1]

@@ -1,0 +1,168 @@
+"""A tiny random model of every family of language models that is tested, each with what is special about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transformers
+
+from .conftest import WORDS
+
+_TEXT = {"vocab_size": len(WORDS) + 2, "pad_token_id": 1, "bos_token_id": 1, "eos_token_id": 1}
+_COMMON = {
+    **_TEXT, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+}  # fmt: skip
+_GROUPED = {**_COMMON, "num_key_value_heads": 1}
+_HEADS = {**_GROUPED, "head_dim": 8}
+_GPT = {**_TEXT, "n_embd": 16, "n_head": 2, "n_inner": 24, "n_positions": 64, "n_layer": 2}
+_VISION = {
+    "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 1, "image_size": 8,
+    "patch_size": 4,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family as its classes in transformers, and a tiny model's configuration.
+
+    Attributes:
+        form: that of its blocks, in `FORMS`.
+        model: name of the class; the configuration's is that of its `config_class`.
+        options: of the configuration.
+        text: where images go in as well, the options of the part that writes text.
+        widths: M of each layer.
+    """
+
+    form: str
+    model: str
+    options: dict[str, Any] = field(default_factory=lambda: dict(_GROUPED))
+    text: dict[str, Any] | None = None
+    widths: tuple[int, ...] = (24, 24)
+
+    def config(self) -> Any:
+        cls = getattr(transformers, self.model).config_class
+        return cls(**self.options) if self.text is None else cls(text_config=self.text, **self.options)
+
+
+def _sliding(**more: Any) -> dict[str, Any]:
+    layers = ["sliding_attention", "full_attention"]
+    return {**_HEADS, "layer_types": layers, "sliding_window": 4, **more}
+
+
+# fmt: off
+FAMILIES: dict[str, Family] = {
+    "llama": Family("gated", "LlamaForCausalLM"),
+    "mistral": Family("gated", "MistralForCausalLM", {**_GROUPED, "sliding_window": 4}),
+    "ministral": Family("gated", "MinistralForCausalLM", _sliding()),
+    "ministral3": Family("gated", "Ministral3ForCausalLM", _HEADS),
+    "qwen2": Family("gated", "Qwen2ForCausalLM"),
+    "qwen3": Family("gated", "Qwen3ForCausalLM", _HEADS),
+    "qwen3_5_text": Family("gated", "Qwen3_5ForCausalLM", {
+        **_HEADS, "layer_types": ["linear_attention", "full_attention"], "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8, "linear_num_key_heads": 1, "linear_num_value_heads": 2, "linear_conv_kernel_dim": 2,
+    }),
+    "gemma": Family("gated", "GemmaForCausalLM", _HEADS),
+    "gemma2": Family("gated", "Gemma2ForCausalLM", _sliding(
+        query_pre_attn_scalar=8, final_logit_softcapping=2.0, attn_logit_softcapping=3.0,
+    )),
+    "gemma3_text": Family("gated", "Gemma3ForCausalLM", _sliding(query_pre_attn_scalar=8)),
+    "gemma3n_text": Family("gated", "Gemma3nForCausalLM", _sliding(
+        intermediate_size=[24, 32], activation_sparsity_pattern=[0.5, 0.0], final_logit_softcapping=2.0,
+        vocab_size_per_layer_input=_COMMON["vocab_size"], hidden_size_per_layer_input=4, laurel_rank=4,
+        num_kv_shared_layers=0,
+    ), widths=(24, 32)),
+    "gemma4_text": Family("gated", "Gemma4ForCausalLM", _sliding(
+        layer_types=["full_attention", "full_attention"], num_kv_shared_layers=1, use_double_wide_mlp=True,
+        final_logit_softcapping=2.0, hidden_size_per_layer_input=4, vocab_size_per_layer_input=_COMMON["vocab_size"],
+        global_head_dim=8,
+    ), widths=(24, 48)),
+    "vaultgemma": Family("gated", "VaultGemmaForCausalLM", _sliding(
+        query_pre_attn_scalar=8, final_logit_softcapping=2.0,
+    )),
+    "olmo": Family("gated", "OlmoForCausalLM"),
+    "olmo2": Family("gated", "Olmo2ForCausalLM"),
+    "olmo3": Family("gated", "Olmo3ForCausalLM", _sliding()),
+    "granite": Family("gated", "GraniteForCausalLM", {
+        **_GROUPED, "logits_scaling": 2.0, "mlp_bias": True, "embedding_multiplier": 3.0, "residual_multiplier": 0.5,
+        "attention_multiplier": 0.3,
+    }),
+    "cohere": Family("gated", "CohereForCausalLM", {**_GROUPED, "logit_scale": 0.5}),
+    "cohere2": Family("gated", "Cohere2ForCausalLM", _sliding(logit_scale=0.5)),
+    "exaone4": Family("gated", "Exaone4ForCausalLM", _sliding()),
+    "seed_oss": Family("gated", "SeedOssForCausalLM", {**_HEADS, "mlp_bias": True}),
+    "ernie4_5": Family("gated", "Ernie4_5ForCausalLM", {**_HEADS, "use_bias": True}),
+    "smollm3": Family("gated", "SmolLM3ForCausalLM"),
+    "helium": Family("gated", "HeliumForCausalLM", _HEADS),
+    "stablelm": Family("gated", "StableLmForCausalLM"),
+    "hunyuan_v1_dense": Family("gated", "HunYuanDenseV1ForCausalLM", _HEADS),
+    "cwm": Family("gated", "CwmForCausalLM", _sliding(
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}
+    )),
+    "falcon_h1": Family("gated", "FalconH1ForCausalLM", {
+        **_HEADS, "mamba_d_ssm": 16, "mamba_n_heads": 2, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1,
+        "mamba_chunk_size": 8, "mlp_multipliers": [0.5, 2.0], "lm_head_multiplier": 0.5,
+    }),
+    "lfm2": Family("gated w1 w2 w3", "Lfm2ForCausalLM", {
+        **_GROUPED, "block_auto_adjust_ff_dim": False, "layer_types": ["conv", "full_attention"],
+    }),
+    "phi3": Family("packed", "Phi3ForCausalLM"),
+    "glm": Family("packed", "GlmForCausalLM", _HEADS),
+    "glm4": Family("packed", "Glm4ForCausalLM", _HEADS),
+    "nemotron": Family("plain", "NemotronForCausalLM", {**_GROUPED, "mlp_bias": True}),
+    "apertus": Family("plain", "ApertusForCausalLM", {
+        **_GROUPED, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    }),
+    "arcee": Family("plain", "ArceeForCausalLM"),
+    "mpt": Family("plain", "MptForCausalLM", {
+        **_TEXT, "d_model": 16, "n_heads": 2, "n_layers": 2, "max_seq_len": 64,
+    }, widths=(64, 64)),
+    "phi": Family("plain fc1", "PhiForCausalLM"),
+    "opt": Family("plain fc1", "OPTForCausalLM", {**_COMMON, "ffn_dim": 24, "word_embed_proj_dim": 8}),
+    "xglm": Family("plain fc1", "XGLMForCausalLM", {
+        **_TEXT, "d_model": 16, "ffn_dim": 24, "num_layers": 2, "attention_heads": 2, "max_position_embeddings": 64,
+    }),
+    "nanochat": Family("plain fc1", "NanoChatForCausalLM", {**_GROUPED, "final_logit_softcapping": 2.0}),
+    "gptj": Family("plain fc_in", "GPTJForCausalLM", {**_GPT, "rotary_dim": 4}),
+    "codegen": Family("plain fc_in", "CodeGenForCausalLM", {
+        **_GPT, "rotary_dim": 2, "n_embd": 32, "n_head": 4, "n_ctx": 64,
+    }),
+    "gpt2": Family("plain c_fc", "GPT2LMHeadModel", _GPT),
+    "gpt_bigcode": Family("plain c_fc", "GPTBigCodeForCausalLM", _GPT),
+    "gpt_neo": Family("plain c_fc", "GPTNeoForCausalLM", {
+        **_COMMON, "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]], "window_size": 4,
+    }),
+    "starcoder2": Family("plain c_fc", "Starcoder2ForCausalLM", {**_GROUPED, "sliding_window": 4}),
+    "gpt_neox": Family("plain dense", "GPTNeoXForCausalLM", _COMMON),
+    "falcon": Family("plain dense", "FalconForCausalLM", {
+        **_TEXT, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_hidden_size": 24,
+        "bias": True,
+    }),
+    "bloom": Family("plain dense", "BloomForCausalLM", {
+        **_TEXT, "hidden_size": 16, "n_layer": 2, "n_head": 2,
+    }, widths=(64, 64)),
+    "persimmon": Family("plain dense", "PersimmonForCausalLM", _COMMON),
+    "gemma3": Family("gated", "Gemma3ForConditionalGeneration", {
+        "vision_config": _VISION, "mm_tokens_per_image": 4, "image_token_index": 5,
+    }, _sliding(query_pre_attn_scalar=8)),
+    "mistral3": Family("gated", "Mistral3ForConditionalGeneration", {
+        "vision_config": {**_VISION, "model_type": "pixtral"}, "image_token_index": 5,
+    }, {**_HEADS, "model_type": "ministral3"}),
+    "llava": Family("gated", "LlavaForConditionalGeneration", {
+        "vision_config": {**_VISION, "model_type": "clip_vision_model"}, "image_token_index": 5,
+    }, {**_GROUPED, "model_type": "llama"}),
+}
+# fmt: on
+
+
+def make_family(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> Any:
+    """A random model whose weights are large enough that an edit has something to push against."""
+    family = FAMILIES[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = getattr(transformers, family.model)(family.config())
+        for p in model.parameters():  # also the biases, which start at zero
+            p.data.normal_(0, 0.3) if p.ndim > 1 else p.data.add_(torch.randn_like(p) * 0.1)
+    return model.to(dtype).eval()

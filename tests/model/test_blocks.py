@@ -1,0 +1,132 @@
+"""A block that is not what its names say is refused, and so is a layer whose block is not known."""
+
+import pytest
+import torch
+import transformers
+
+from easyedit_packe.errors import ModelError
+from easyedit_packe.model.blocks import FORMS, find_blocks
+from easyedit_packe.model.ffn import FFNMap
+
+from ..conftest import assert_same_bits, snapshot
+from ..families import FAMILIES, make_family
+
+
+def test_every_form_is_that_of_a_tested_family():
+    assert {family.form for family in FAMILIES.values()} == set(FORMS)
+
+
+def test_a_block_of_no_known_form_says_what_to_add():
+    model = make_family("llama")
+    for layer in model.model.layers:
+        layer.mlp.widen, layer.mlp.narrow = layer.mlp.up_proj, layer.mlp.down_proj
+        del layer.mlp.up_proj, layer.mlp.down_proj
+    with pytest.raises(
+        ModelError, match=r"model\.layers\.0 of LlamaForCausalLM.*mlp \(gate_proj, widen, narrow\).*FORMS"
+    ):
+        find_blocks(model)
+
+
+def test_a_model_without_decoder_layers():
+    with pytest.raises(ModelError, match="pass a Hugging Face causal language model"):
+        find_blocks(torch.nn.Linear(2, 2))
+
+
+def test_a_block_with_a_matrix_that_no_form_has():
+    model = make_family("llama")
+    model.model.layers[1].mlp.experience = torch.nn.Linear(16, 4)
+    with pytest.raises(ModelError, match=r"found 0 among"):
+        find_blocks(model)
+    model.model.layers[1].mlp.experience = torch.nn.LayerNorm(16)  # no matrix: what it does is seen below
+    assert len(find_blocks(model)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("Mixtral", {"num_local_experts": 4}),
+        ("Qwen3Moe", {"num_experts": 4, "moe_intermediate_size": 8, "num_experts_per_tok": 2, "head_dim": 8}),
+        ("Qwen3Moe", {"num_experts": 4, "moe_intermediate_size": 8, "head_dim": 8, "mlp_only_layers": [0]}),
+        ("GptOss", {"num_local_experts": 4, "head_dim": 8}),
+        ("DeepseekV3", {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}),
+    ],
+)
+def test_mixtures_of_experts_are_refused(name, options):
+    """Also where the first layers are dense, and where one shared expert has the names of a dense block."""
+    cls = getattr(transformers, f"{name}ForCausalLM")
+    model = cls(cls.config_class(**{**FAMILIES["llama"].options, **options}))
+    with pytest.raises(ModelError, match="mixture of experts.*choose a dense model"):
+        FFNMap.of(model)
+
+
+def swapped(mlp, x):
+    return mlp.down_proj(mlp.gate_proj(x) * mlp.act_fn(mlp.up_proj(x)))
+
+
+def unordered(mlp, x):
+    return mlp.down_proj((mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x)).flip(-1))
+
+
+def normalised(mlp, x):
+    inner = mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x)
+    return mlp.down_proj(inner / inner.norm(dim=-1, keepdim=True))
+
+
+def apart(mlp, x):
+    return torch.nn.functional.linear(mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x), mlp.down_proj.weight)
+
+
+def up_first(mlp, x):
+    up, gate = mlp.gate_up_proj(x).chunk(2, dim=-1)
+    return mlp.down_proj(up * mlp.activation_fn(gate))
+
+
+def interleaved(mlp, x):
+    gate, up = mlp.gate_up_proj(x).unflatten(-1, (-1, 2)).unbind(-1)
+    return mlp.down_proj(up * mlp.activation_fn(gate))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("family", "code", "message"),
+    [
+        ("llama", swapped, "not in proportion to the outputs of up_proj"),
+        ("llama", unordered, "does not move with key j of up_proj alone"),
+        ("llama", normalised, "does not move with key j of up_proj alone"),
+        ("llama", apart, "up_proj does not come before down_proj"),
+        ("phi3", up_first, "not in proportion to the outputs of gate_up_proj"),
+        ("phi3", interleaved, "does not move with key j of gate_up_proj alone"),
+    ],
+    ids=lambda x: getattr(x, "__name__", None),
+)
+def test_right_names_and_other_code(family, code, message, dtype, monkeypatch):
+    model = make_family(family, dtype)
+    monkeypatch.setattr(type(model.model.layers[0].mlp), "forward", code)
+    before = snapshot(model)
+    with pytest.raises(ModelError, match=rf"model\.layers\.0\.mlp has the names .*{message}"):
+        FFNMap.of(model)
+    assert_same_bits(model, before)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", sorted({f.form: name for name, f in FAMILIES.items()}.values()))
+def test_every_form_is_recognised_in_every_dtype(family, dtype):
+    assert len(FFNMap.of(make_family(family, dtype)).modules) == 4
+
+
+def test_a_family_whose_code_leaves_its_modules_out():
+    """BLOOM computes its values past the module where it imitates the training on several devices."""
+    model = make_family("bloom")
+    for block in model.transformer.h:
+        block.mlp.pretraining_tp, block.mlp.slow_but_exact = 2, True
+    with pytest.raises(ModelError, match="dense_h_to_4h does not come before dense_4h_to_h"):
+        FFNMap.of(model)
+
+
+def test_shapes_that_do_not_belong_together():
+    model = make_family("llama")
+    mlp = model.model.layers[1].mlp
+    mlp.up_proj = torch.nn.Linear(16, 20, bias=False, dtype=torch.float64)
+    with pytest.raises(ModelError, match=r"as many keys as values and gates in model\.layers\.1\.mlp"):
+        FFNMap.of(model)
