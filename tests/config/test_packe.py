@@ -15,7 +15,8 @@ from easyedit_packe.errors import HyperParamsError
 SHIPPED = sorted(p.stem for p in (shipped_dir() / "PaCKE").glob("*.yaml"))
 ASKED_FOR = {
     "gpt-j-6B", "llama-7b", "llama3-8b", "gpt2-xl", "llama3.1-8b", "llama3.2-3b", "mistral-7b", "qwen2.5-7b",
-    "smollm2-135m",
+    "smollm2-135m", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-3b", "qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b",
+    "llama3.2-1b", "gemma3-1b", "gemma3-4b", "phi4", "phi4-mini", "olmo2-1b", "olmo2-7b",
 }  # fmt: skip
 
 
@@ -32,7 +33,7 @@ def test_shipped_yaml_by_name_by_path_and_back(name):
     assert hp.model_name
 
 
-@pytest.mark.parametrize("name", ["gpt-j-6B", "llama-7b", "llama3-8b"])
+@pytest.mark.parametrize("name", sorted(set(SHIPPED) - {"smollm2-135m"}))  # which is tuned on dev records
 def test_the_papers_values(name):
     hp = PaCKEHyperParams.from_hparams(name)
     assert (hp.num_critical_paths, hp.num_negative_paths, hp.contrast_weight) == (15, 1, 0.1)

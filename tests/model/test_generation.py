@@ -79,9 +79,7 @@ def test_each_text_ends_by_itself(speaker, where):
 def passes(model):
     """[texts, tokens] of each pass of the model."""
     shapes = []
-    model.base_model.register_forward_pre_hook(
-        lambda m, a, given: shapes.append(list(given["input_ids"].shape)), with_kwargs=True
-    )
+    model.register_forward_pre_hook(lambda m, a, given: shapes.append(list(given["input_ids"].shape)), with_kwargs=True)
     return shapes
 
 
