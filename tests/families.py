@@ -22,6 +22,17 @@ _VISION = {
     "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 1, "image_size": 8,
     "patch_size": 4,
 }  # fmt: skip
+_QWEN_VISION = {
+    "vision_config": {
+        "depth": 2, "hidden_size": 8, "out_hidden_size": 16, "num_heads": 1, "intermediate_size": 12, "patch_size": 4,
+    },
+    "image_token_id": 5, "video_token_id": 6, "vision_start_token_id": 7,
+}  # fmt: skip
+_QWEN_ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}}
+_LINEAR = {
+    "layer_types": ["linear_attention", "full_attention"], "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+    "linear_num_key_heads": 1, "linear_num_value_heads": 2, "linear_conv_kernel_dim": 2,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,12 @@ def _sliding(**more: Any) -> dict[str, Any]:
     return {**_HEADS, "layer_types": layers, "sliding_window": 4, **more}
 
 
+_GEMMA4 = {
+    **_HEADS, "layer_types": ["full_attention", "full_attention"], "num_kv_shared_layers": 1,
+    "use_double_wide_mlp": True, "final_logit_softcapping": 2.0, "hidden_size_per_layer_input": 4,
+    "vocab_size_per_layer_input": _COMMON["vocab_size"], "global_head_dim": 8,
+}  # fmt: skip
+
 # fmt: off
 FAMILIES: dict[str, Family] = {
     "llama": Family("gated", "LlamaForCausalLM"),
@@ -60,10 +77,7 @@ FAMILIES: dict[str, Family] = {
     "ministral3": Family("gated", "Ministral3ForCausalLM", _HEADS),
     "qwen2": Family("gated", "Qwen2ForCausalLM"),
     "qwen3": Family("gated", "Qwen3ForCausalLM", _HEADS),
-    "qwen3_5_text": Family("gated", "Qwen3_5ForCausalLM", {
-        **_HEADS, "layer_types": ["linear_attention", "full_attention"], "linear_key_head_dim": 8,
-        "linear_value_head_dim": 8, "linear_num_key_heads": 1, "linear_num_value_heads": 2, "linear_conv_kernel_dim": 2,
-    }),
+    "qwen3_5_text": Family("gated", "Qwen3_5ForCausalLM", {**_HEADS, **_LINEAR}),
     "gemma": Family("gated", "GemmaForCausalLM", _HEADS),
     "gemma2": Family("gated", "Gemma2ForCausalLM", _sliding(
         query_pre_attn_scalar=8, final_logit_softcapping=2.0, attn_logit_softcapping=3.0,
@@ -74,11 +88,7 @@ FAMILIES: dict[str, Family] = {
         vocab_size_per_layer_input=_COMMON["vocab_size"], hidden_size_per_layer_input=4, laurel_rank=4,
         num_kv_shared_layers=0,
     ), widths=(24, 32)),
-    "gemma4_text": Family("gated", "Gemma4ForCausalLM", _sliding(
-        layer_types=["full_attention", "full_attention"], num_kv_shared_layers=1, use_double_wide_mlp=True,
-        final_logit_softcapping=2.0, hidden_size_per_layer_input=4, vocab_size_per_layer_input=_COMMON["vocab_size"],
-        global_head_dim=8,
-    ), widths=(24, 48)),
+    "gemma4_text": Family("gated", "Gemma4ForCausalLM", _GEMMA4, widths=(24, 48)),
     "vaultgemma": Family("gated", "VaultGemmaForCausalLM", _sliding(
         query_pre_attn_scalar=8, final_logit_softcapping=2.0,
     )),
@@ -101,6 +111,9 @@ FAMILIES: dict[str, Family] = {
     "cwm": Family("gated", "CwmForCausalLM", _sliding(
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0}
     )),
+    "olmo_hybrid": Family("gated", "OlmoHybridForCausalLM"),
+    "recurrent_gemma": Family("gated", "RecurrentGemmaForCausalLM", _HEADS, widths=(12, 12)),
+    "diffllama": Family("gated", "DiffLlamaForCausalLM"),
     "falcon_h1": Family("gated", "FalconH1ForCausalLM", {
         **_HEADS, "mamba_d_ssm": 16, "mamba_n_heads": 2, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1,
         "mamba_chunk_size": 8, "mlp_multipliers": [0.5, 2.0], "lm_head_multiplier": 0.5,
@@ -116,6 +129,7 @@ FAMILIES: dict[str, Family] = {
         **_GROUPED, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     }),
     "arcee": Family("plain", "ArceeForCausalLM"),
+    "jais2": Family("plain", "Jais2ForCausalLM"),
     "mpt": Family("plain", "MptForCausalLM", {
         **_TEXT, "d_model": 16, "n_heads": 2, "n_layers": 2, "max_seq_len": 64,
     }, widths=(64, 64)),
@@ -124,6 +138,7 @@ FAMILIES: dict[str, Family] = {
     "xglm": Family("plain fc1", "XGLMForCausalLM", {
         **_TEXT, "d_model": 16, "ffn_dim": 24, "num_layers": 2, "attention_heads": 2, "max_position_embeddings": 64,
     }),
+    "biogpt": Family("plain fc1", "BioGptForCausalLM", _COMMON),
     "nanochat": Family("plain fc1", "NanoChatForCausalLM", {**_GROUPED, "final_logit_softcapping": 2.0}),
     "gptj": Family("plain fc_in", "GPTJForCausalLM", {**_GPT, "rotary_dim": 4}),
     "codegen": Family("plain fc_in", "CodeGenForCausalLM", {
@@ -150,6 +165,29 @@ FAMILIES: dict[str, Family] = {
     "mistral3": Family("gated", "Mistral3ForConditionalGeneration", {
         "vision_config": {**_VISION, "model_type": "pixtral"}, "image_token_index": 5,
     }, {**_HEADS, "model_type": "ministral3"}),
+    "qwen2_vl": Family("gated", "Qwen2VLForConditionalGeneration", {
+        **_QWEN_VISION, "vision_config": {
+            "depth": 2, "embed_dim": 8, "hidden_size": 16, "num_heads": 1, "mlp_ratio": 2, "patch_size": 4,
+        },
+    }, {**_GROUPED, **_QWEN_ROPE}),
+    "qwen2_5_vl": Family("gated", "Qwen2_5_VLForConditionalGeneration", _QWEN_VISION, {**_GROUPED, **_QWEN_ROPE}),
+    "qwen3_vl": Family("gated", "Qwen3VLForConditionalGeneration", {
+        **_QWEN_VISION, "vision_config": {**_QWEN_VISION["vision_config"], "deepstack_visual_indexes": [0]},
+    }, {**_HEADS, **_QWEN_ROPE}),
+    "qwen3_5": Family("gated", "Qwen3_5ForConditionalGeneration", _QWEN_VISION, {**_HEADS, **_LINEAR}),
+    "gemma4": Family("gated", "Gemma4ForConditionalGeneration", {
+        "vision_config": {**_VISION, "head_dim": 8}, "audio_config": None, "image_token_id": 5,
+    }, _GEMMA4, widths=(24, 48)),
+    "glm4v": Family("packed", "Glm4vForConditionalGeneration", {
+        **_QWEN_VISION, "vision_config": {**_QWEN_VISION["vision_config"], "image_size": 8}, "image_start_token_id": 7,
+        "image_end_token_id": 8, "video_start_token_id": 9, "video_end_token_id": 10,
+    }, {**_HEADS, **_QWEN_ROPE}),
+    "internvl": Family("gated", "InternVLForConditionalGeneration", {
+        "vision_config": _VISION, "image_token_id": 5,
+    }, {**_GROUPED, "model_type": "qwen2"}),
+    "aya_vision": Family("gated", "AyaVisionForConditionalGeneration", {
+        "vision_config": {**_VISION, "model_type": "siglip_vision_model"}, "image_token_index": 5,
+    }, {**_sliding(logit_scale=0.5), "model_type": "cohere2"}),
     "llava": Family("gated", "LlavaForConditionalGeneration", {
         "vision_config": {**_VISION, "model_type": "clip_vision_model"}, "image_token_index": 5,
     }, {**_GROUPED, "model_type": "llama"}),

@@ -16,6 +16,8 @@ class _LiveBytes(TorchDispatchMode):
         self.held = self.peak = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
+            return 1  # tensors without values: every question is answered with yes
         for t in tree_leaves((args, kwargs)):
             if isinstance(t, torch.Tensor):
                 self.see(t.untyped_storage(), new=False)  # e.g. a weight: it was there before

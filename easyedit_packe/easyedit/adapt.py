@@ -8,8 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from transformers.pytorch_utils import Conv1D
-
 from .host import conditions, host, swapped
 from .null_space import projection_file
 from .routed import grace, wise
@@ -66,6 +64,8 @@ def _family(editor: str, model: Any, hparams: Any) -> str:
     name = str(hparams.model_name)
     if any(part in name for part in _KNOWN_FAMILIES[editor]):
         return name
+    from transformers.pytorch_utils import Conv1D
+
     if any(isinstance(m, Conv1D) for m in model.modules()):
         return "gpt2-xl"
     # The others ask only how the weight lies, and have no matrices ready for GPT-J.

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
 from .config import text_config
@@ -84,6 +83,8 @@ class Block:
     @property
     def transposed(self) -> bool:
         """`Conv1D` stores [in, out] (GPT-2), `nn.Linear` [out, in]."""
+        from transformers.pytorch_utils import Conv1D
+
         return isinstance(self[FORMS[self.form].key], Conv1D)
 
 
@@ -197,10 +198,10 @@ def _problems(model: PreTrainedModel, block: Block) -> Iterator[str]:
         inner.append(x.detach().flatten(0, -2).float())
 
     embeddings = model.get_input_embeddings()
-    ids = torch.arange(_TOKENS, device=embeddings.weight.device)
+    ids = torch.linspace(0, len(embeddings.weight) - 1, _TOKENS, device=embeddings.weight.device).long()
     key, value = block[form.key], block[form.value]
     with output_hooks([(key, move), (value, see)]), ends_with(value):
-        model.base_model(input_ids=ids.clamp(max=len(embeddings.weight) - 1).expand(len(_STEPS), -1), use_cache=False)
+        model.base_model(input_ids=ids.expand(len(_STEPS), -1), use_cache=False)
     if not inner:
         yield f"{form.key} does not come before {form.value}"
         return

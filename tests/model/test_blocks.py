@@ -114,6 +114,14 @@ def test_every_form_is_recognised_in_every_dtype(family, dtype):
     assert len(FFNMap.of(make_family(family, dtype)).modules) == 4
 
 
+def test_a_family_that_normalises_between_keys_and_values():
+    from transformers import BitNetForCausalLM
+
+    model = BitNetForCausalLM(BitNetForCausalLM.config_class(**FAMILIES["llama"].options))
+    with pytest.raises(ModelError, match=r"input j of down_proj does not move with key j of up_proj alone"):
+        FFNMap.of(model)
+
+
 def test_a_family_whose_code_leaves_its_modules_out():
     """BLOOM computes its values past the module where it imitates the training on several devices."""
     model = make_family("bloom")
