@@ -100,8 +100,9 @@ def find_blocks(model: PreTrainedModel) -> list[Block]:
         name = f"{where}.{i}"
         if any("expert" in n.rpartition(".")[2] for n, _ in layer.named_modules()):
             raise ModelError(
-                f"expected one feed-forward block a layer, got a mixture of experts in {name} of {_what(model)}; its "
-                "nodes belong to experts, which are not edited yet: choose a dense model."
+                f"expected one feed-forward block a layer, got a mixture of experts in {name} of {_what(model)}. All "
+                "experts lie together in three-dimensional tensors, and no module computes with the nodes of one, so "
+                "they cannot be traced yet; choose a dense model."
             )
         fits = [
             Block(f"{where}.*{part}", i, form, module)
@@ -138,7 +139,7 @@ def _decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
 
 
 def _fits(form: Form, module: nn.Module, whole: bool) -> bool:
-    """Whether a module has the form's matrices, and, if it is to be a `whole` block, no other."""
+    """Whether a module has the form's matrices, and, if it is a block as a whole and not a layer, no other."""
     parts = dict(module.named_children())
     if not set(form.linear) <= set(parts):
         return False

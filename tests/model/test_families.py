@@ -33,7 +33,22 @@ def family(request):
 
 
 def test_an_edit_is_what_full_masked_gradients_give_and_comes_off_again(family, tmp_path):
-    model, tok = make_family(family), make_tokenizer()
+    edit_like_full_gradients(make_family(family), tmp_path)
+
+
+def test_packed_keys_with_a_bias(tmp_path):
+    """Which no family has."""
+    model = make_family("phi3")
+    for layer in model.model.layers:
+        packed = torch.nn.Linear(16, 48, dtype=torch.float64)
+        packed.weight = layer.mlp.gate_up_proj.weight
+        layer.mlp.gate_up_proj = packed
+    assert all(m.has_node_bias for m in FFNMap.of(model).modules[::2])
+    edit_like_full_gradients(model, tmp_path)
+
+
+def edit_like_full_gradients(model, folder):
+    tok = make_tokenizer()
     before, world = snapshot(model), state_of_the_world(model, tok)
     encoded = encode(tok, read_requests(REQUESTS))
     ffn = FFNMap.of(model)
@@ -46,8 +61,8 @@ def test_an_edit_is_what_full_masked_gradients_give_and_comes_off_again(family, 
             assert nodes.critical[name].tolist() == critical[name].tolist(), name
             assert nodes.negative[name].tolist() == negative[name].tolist(), name
     torch.testing.assert_close(torch.tensor(ours.losses), torch.tensor(dense.losses), rtol=1e-6, atol=1e-7)
-    ours.patch.save(tmp_path / "edit.safetensors")
-    patch = WeightPatch.load(tmp_path / "edit.safetensors")
+    ours.patch.save(folder / "edit.safetensors")
+    patch = WeightPatch.load(folder / "edit.safetensors")
     patch.apply(model)
     assert all(not torch.equal(m.weight, before[f"{m.name}.weight"]) for m in ffn.modules)
     for (name, p), q in zip(model.named_parameters(), dense.model.parameters(), strict=True):

@@ -48,7 +48,7 @@ def test_one_request_with_the_papers_sizes():
 def test_llama3_8b_with_its_shipped_settings_within_a_tenth_of_the_model(num_requests, monkeypatch):
     """By the sizes of all tensors, on the device of tensors without values; nodes are given, as there are no scores.
 
-    Two passes, each traced, of one batch and of two, whose gradients have to be summed. Computing the patch is left out.
+    Two passes, each traced, of one batch and of two, whose gradients have to be summed. The patch is left out.
     """
     config = LlamaConfig(
         vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
