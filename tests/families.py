@@ -112,7 +112,6 @@ FAMILIES: dict[str, Family] = {
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0}
     )),
     "olmo_hybrid": Family("gated", "OlmoHybridForCausalLM"),
-    "recurrent_gemma": Family("gated", "RecurrentGemmaForCausalLM", _HEADS, widths=(12, 12)),
     "diffllama": Family("gated", "DiffLlamaForCausalLM"),
     "falcon_h1": Family("gated", "FalconH1ForCausalLM", {
         **_HEADS, "mamba_d_ssm": 16, "mamba_n_heads": 2, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1,
