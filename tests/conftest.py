@@ -18,6 +18,8 @@ from transformers import (
     GPTJForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -45,6 +47,11 @@ _COMMON = {"hidden_size": 16, "num_attention_heads": 2, "max_position_embeddings
 ARCHITECTURES = {
     "llama": (LlamaForCausalLM, LlamaConfig, {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1}),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config, {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1}),
+    "phi3": (
+        Phi3ForCausalLM,
+        Phi3Config,
+        {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1, "pad_token_id": 1},
+    ),
     "gptj": (
         GPTJForCausalLM,
         GPTJConfig,

@@ -25,11 +25,10 @@ def test_key_node_j_moves_only_inner_unit_j(architecture):
     m = FFNMap.of(model).modules[0]
     assert m.kind == "key"
     before = outputs(model, [m], ids)[m.name][1]
-    m.weight.data.index_add_(
-        m.node_axis, torch.tensor([7]), torch.ones_like(m.nodes(torch.tensor([7]))).movedim(0, m.node_axis)
-    )
+    node = torch.tensor([7])
+    m.weight.data.index_add_(m.node_axis, m.places(node), torch.ones_like(m.nodes(node)).movedim(0, m.node_axis))
     changed = (outputs(model, [m], ids)[m.name][1] != before).flatten(0, 1).any(0)
-    assert changed.nonzero().squeeze(1).tolist() == [7]
+    assert changed.nonzero().squeeze(1).tolist() == [m.first + 7]
 
 
 def test_value_node_j_is_added_in_proportion_to_inner_unit_j(architecture):

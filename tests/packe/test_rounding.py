@@ -74,7 +74,7 @@ def test_the_applied_patch_does_what_it_says(architecture, hp, dtype, monkeypatc
     meant, got = [], []
     for m in FFNMap.of(model).modules:
         nodes = index.get(m.name, torch.arange(0))
-        change = (m.weight.double() - before[f"{m.name}.weight"].double()).movedim(m.node_axis, 0)[nodes]
+        change = (m.weight.double() - before[f"{m.name}.weight"].double()).movedim(m.node_axis, 0)[m.places(nodes)]
         meant.append(weight[row : row + len(nodes)].flatten())
         got.append(change.flatten())
         row += len(nodes)

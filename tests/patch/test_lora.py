@@ -145,7 +145,7 @@ def test_a_change_that_is_not_of_a_feed_forward_block_is_refused(architecture, p
     word = {
         "embeddings": ("embed_tokens.weight", "wte.weight"),
         "head": ("lm_head.weight",),
-        "attention": ("q_proj.weight", "c_attn.weight"),
+        "attention": ("q_proj.weight", "qkv_proj.weight", "c_attn.weight"),
         "norm": ("norm.weight", "ln_f.weight"),
     }[part]
     name = next(n for n in names if n.endswith(word))
