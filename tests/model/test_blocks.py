@@ -5,8 +5,9 @@ import torch
 import transformers
 
 from easyedit_packe.errors import ModelError
-from easyedit_packe.model.blocks import FORMS, find_blocks
+from easyedit_packe.model.blocks import FORMS, Form, find_blocks
 from easyedit_packe.model.ffn import FFNMap
+from easyedit_packe.patch.layout import layout_info, layout_of
 
 from ..conftest import assert_same_bits, snapshot
 from ..families import FAMILIES, make_family
@@ -16,14 +17,25 @@ def test_every_form_is_that_of_a_tested_family():
     assert {family.form for family in FAMILIES.values()} == set(FORMS)
 
 
-def test_a_block_of_no_known_form_says_what_to_add():
+def test_a_block_of_no_known_form_says_what_to_add_and_then_is_one(monkeypatch):
     model = make_family("llama")
     for layer in model.model.layers:
         layer.mlp.widen, layer.mlp.narrow = layer.mlp.up_proj, layer.mlp.down_proj
         del layer.mlp.up_proj, layer.mlp.down_proj
     seen = r"model\.layers\.0 of LlamaForCausalLM.*mlp \(gate_proj, widen, narrow\).*FORMS"
     with pytest.raises(ModelError, match=seen):
-        find_blocks(model)
+        FFNMap.of(model)
+    monkeypatch.setitem(FORMS, "mine", Form("widen", "narrow", gate="gate_proj"))
+    monkeypatch.setattr(
+        type(model.model.layers[0].mlp),
+        "forward",
+        lambda mlp, x: mlp.narrow(mlp.act_fn(mlp.gate_proj(x)) * mlp.widen(x)),
+    )
+    assert [m.name.rpartition(".")[2] for m in FFNMap.of(model).modules] == ["widen", "narrow"] * 2
+    assert layout_of(layout_info(model)) == (
+        [f"model.layers.*.mlp.{n}" for n in ("gate_proj", "narrow", "widen")],
+        False,
+    )
 
 
 def test_a_model_without_decoder_layers():
