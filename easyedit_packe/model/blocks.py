@@ -1,22 +1,18 @@
-"""Find a model's feed-forward blocks: by the names of their modules, and then by what they do.
+"""Find a model's feed-forward blocks by the names of their modules.
 
 Families share few forms of blocks (`FORMS`), so a family needs no entry of its own. A block has a form if it has
-exactly that form's matrices. That names mean what they say is then tried on the model itself (`check_behaviour`), so
-that a family whose code differs is refused and never edited wrongly.
+exactly that form's matrices. That its names mean what they say is then tried on the model itself (`behaviour.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import ModelError
 from .config import text_config
-from .hooks import ends_with, frozen, output_hooks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,7 +51,7 @@ FORMS: dict[str, Form] = {
     "plain c_fc": Form("c_fc", "c_proj"),  # GPT-2, whose matrices are transposed; StarCoder, GPT-Neo
     "plain dense": Form("dense_h_to_4h", "dense_4h_to_h"),  # GPT-NeoX (Pythia), Falcon, BLOOM, Persimmon
 }
-_WHERE = "easyedit_packe/model/blocks.py: FORMS"
+WHERE = "easyedit_packe/model/blocks.py: FORMS"
 
 
 @dataclass(frozen=True)
@@ -87,6 +83,11 @@ class Block:
 
         return isinstance(self[FORMS[self.form].key], Conv1D)
 
+    @property
+    def width(self) -> int:
+        """M: how many nodes of each kind."""
+        return self[FORMS[self.form].value].weight.shape[0 if self.transposed else 1]
+
 
 def find_blocks(model: PreTrainedModel) -> list[Block]:
     """The block of each decoder layer, in their order.
@@ -100,7 +101,7 @@ def find_blocks(model: PreTrainedModel) -> list[Block]:
         name = f"{where}.{i}"
         if any("expert" in n.rpartition(".")[2] for n, _ in layer.named_modules()):
             raise ModelError(
-                f"expected one feed-forward block a layer, got a mixture of experts in {name} of {_what(model)}. All "
+                f"expected one feed-forward block a layer, got a mixture of experts in {name} of {what(model)}. All "
                 "experts lie together in three-dimensional tensors, and no module computes with the nodes of one, so "
                 "they cannot be traced yet; choose a dense model."
             )
@@ -112,15 +113,16 @@ def find_blocks(model: PreTrainedModel) -> list[Block]:
         ]
         if len(fits) != 1:
             raise ModelError(
-                f"expected one feed-forward block of a known form in {name} of {_what(model)}, found {len(fits)} "
+                f"expected one feed-forward block of a known form in {name} of {what(model)}, found {len(fits)} "
                 f"among {_seen(layer)}; known are {', '.join('/'.join(f.linear) for f in FORMS.values())}. To add one, "
-                f"give the names of its key and value modules in {_WHERE}."
+                f"give the names of its key and value modules in {WHERE}."
             )
         found += fits
     return found
 
 
-def _what(model: nn.Module) -> str:
+def what(model: nn.Module) -> str:
+    """The model, for an error message."""
     return f"{type(model).__name__} (model_type={getattr(getattr(model, 'config', None), 'model_type', None)!r})"
 
 
@@ -131,7 +133,7 @@ def _decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     lists = [c for c in decoder.children() if isinstance(c, nn.ModuleList) and len(c) == count]
     if len(lists) != 1:
         raise ModelError(
-            f"expected one list of {count} decoder layers in {_what(model)}, found {len(lists)} among "
+            f"expected one list of {count} decoder layers in {what(model)}, found {len(lists)} among "
             f"{', '.join(n for n, _ in decoder.named_children()) or 'nothing'}; pass a Hugging Face causal language "
             "model."
         )
@@ -154,69 +156,3 @@ def _seen(layer: nn.Module) -> str:
         inner = [n for n, c in child.named_children() if any(True for _ in c.parameters())]
         parts.append(f"{name} ({', '.join(inner)})" if inner else name)
     return ", ".join(parts) or "nothing"
-
-
-# What a block does
-
-_TOKENS, _STEPS = 8, (0.0, 1.0, -2.0)
-
-
-def check_behaviour(model: PreTrainedModel, blocks: list[Block]) -> None:
-    """Run the model on a few tokens, as far as the first block of each kind, with some key nodes' outputs moved.
-
-    In a memory `sum_j g(x . k_j) v_j` the value module's input j moves with key j alone, and where there is a gate, in
-    proportion to it: g acts on the gate.
-
-    Raises:
-        ModelError: this block does something else.
-    """
-    kinds = {(b.form, type(b.module)): b for b in reversed(blocks)}
-    with frozen(model), torch.no_grad():
-        for block in kinds.values():
-            problem = next(_problems(model, block), None)
-            if problem is not None:
-                raise ModelError(
-                    f"{block.name} has the names of a feed-forward block ({'/'.join(FORMS[block.form].linear)}), but "
-                    f"in {_what(model)} {problem}. It cannot be edited as one; if it is one of another form, add "
-                    f"that to {_WHERE}."
-                )
-
-
-def _problems(model: PreTrainedModel, block: Block) -> Iterator[str]:
-    form, inner = FORMS[block.form], []
-    size = _width(block)
-    first = size if form.packed else 0
-    chosen = torch.arange(0, size, 3)
-
-    def move(_: Tensor, y: Tensor) -> Tensor:
-        rows = y.flatten(0, -2).clone()
-        step = 4 * rows.float().square().mean().sqrt().clamp_min(1e-3)
-        for part, times in zip(rows.chunk(len(_STEPS)), _STEPS, strict=True):
-            part[:, first + chosen.to(y.device)] += (times * step).to(y.dtype)
-        return rows.view(y.shape)
-
-    def see(x: Tensor, _: Tensor) -> None:
-        inner.append(x.detach().flatten(0, -2).float())
-
-    embeddings = model.get_input_embeddings()
-    ids = torch.linspace(0, len(embeddings.weight) - 1, _TOKENS, device=embeddings.weight.device).long()
-    key, value = block[form.key], block[form.value]
-    with output_hooks([(key, move), (value, see)]), ends_with(value):
-        model.base_model(input_ids=ids.expand(len(_STEPS), -1), use_cache=False)
-    if not inner:
-        yield f"{form.key} does not come before {form.value}"
-        return
-    plain, up, down = inner[0].chunk(len(_STEPS))
-    if not inner[0].isfinite().all():
-        return  # such weights are refused where the loss is computed
-    up, down = up - plain, down - plain
-    moved = up[:, chosen.to(up.device)].norm()
-    if not moved > 0 or (up.norm() ** 2 - moved**2).clamp_min(0).sqrt() > 0.01 * moved:
-        yield f"input j of {form.value} does not move with key j of {form.key} alone"
-    if form.is_gated and (down + 2 * up).norm() > 0.1 * down.norm():
-        yield f"{form.value}'s inputs are not in proportion to the outputs of {form.key}"
-
-
-def _width(block: Block) -> int:
-    """M: how many nodes of each kind."""
-    return block[FORMS[block.form].value].weight.shape[0 if block.transposed else 1]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from .blocks import FORMS, check_behaviour, find_blocks
+from .behaviour import check_behaviour
+from .blocks import FORMS, find_blocks
 from .config import text_config
 
 if TYPE_CHECKING:
