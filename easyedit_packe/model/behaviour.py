@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TOKENS = 8
 STEPS = (0.0, 1.0, -2.0)
-"""By how much key nodes are moved; twice as far the other way, as an activation function can look odd, but not linear."""
+"""By how much key nodes are moved: twice as far the other way, where a function that is odd would look linear."""
 
 
 def check_behaviour(model: PreTrainedModel, blocks: list[Block]) -> None:

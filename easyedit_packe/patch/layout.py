@@ -23,7 +23,7 @@ def layout_info(model: nn.Module) -> dict[str, Any]:
     Empty if the blocks are of no known form.
     """
     try:
-        blocks = find_blocks(model)  # type: ignore[arg-type]  # any other module has none
+        blocks = find_blocks(model)
     except ModelError:
         return {}
     linear = sorted({f"{b.path}.{name}" for b in blocks for name in FORMS[b.form].linear})
