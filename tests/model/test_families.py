@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+import transformers
 
 from easyedit_packe.config.packe import PaCKEHyperParams
 from easyedit_packe.config.plus import PaCKEPlusHyperParams
@@ -29,6 +30,8 @@ HP = PaCKEHyperParams(
 
 @pytest.fixture(params=FAMILIES)
 def family(request):
+    if not hasattr(transformers, FAMILIES[request.param].model):
+        pytest.skip(f"transformers {transformers.__version__} does not have it")
     return request.param
 
 
