@@ -115,6 +115,15 @@ def test_a_capped_rank_is_the_best_approximation_and_says_its_error(tmp_path):
         patch.to_lora(max_rank=0)
 
 
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gptj", "gpt2"])
+def test_a_patch_of_version_0_1_0_says_its_family_alone(architecture):
+    patch = compute_patch(make_model(architecture), make_tokenizer(), REQUESTS[:1], HP)
+    old = WeightPatch(patch.slices, {k: v for k, v in patch.info.items() if k != "ffn"})
+    ours, theirs = patch.to_lora(), old.to_lora()
+    assert ours.config == theirs.config
+    assert all(torch.equal(t, theirs.tensors[name]) for name, t in ours.tensors.items())
+
+
 def test_what_lora_cannot_hold_is_refused():
     s = Slice(0, torch.tensor([0]), torch.zeros(1), torch.ones(1), 4)
     rows = Slice(0, torch.tensor([0]), torch.zeros(1, 2), torch.ones(1, 2), 4)
