@@ -59,8 +59,9 @@ class Family:
 
 
 def _sliding(**more: Any) -> dict[str, Any]:
+    """With a window that is shorter than the longest text, and as long as the most padding."""
     layers = ["sliding_attention", "full_attention"]
-    return {**_HEADS, "layer_types": layers, "sliding_window": 4, **more}
+    return {**_HEADS, "layer_types": layers, "sliding_window": 7, **more}
 
 
 _GEMMA4 = {
@@ -72,7 +73,7 @@ _GEMMA4 = {
 # fmt: off
 FAMILIES: dict[str, Family] = {
     "llama": Family("gated", "LlamaForCausalLM"),
-    "mistral": Family("gated", "MistralForCausalLM", {**_GROUPED, "sliding_window": 4}),
+    "mistral": Family("gated", "MistralForCausalLM", {**_GROUPED, "sliding_window": 7}),
     "ministral": Family("gated", "MinistralForCausalLM", _sliding()),
     "ministral3": Family("gated", "Ministral3ForCausalLM", _HEADS),
     "qwen2": Family("gated", "Qwen2ForCausalLM"),
@@ -112,7 +113,7 @@ FAMILIES: dict[str, Family] = {
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0}
     )),
     "olmo_hybrid": Family("gated", "OlmoHybridForCausalLM"),
-    "diffllama": Family("gated", "DiffLlamaForCausalLM"),
+    "diffllama": Family("gated", "DiffLlamaForCausalLM", {**_COMMON, "num_key_value_heads": 2}),
     "falcon_h1": Family("gated", "FalconH1ForCausalLM", {
         **_HEADS, "mamba_d_ssm": 16, "mamba_n_heads": 2, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1,
         "mamba_chunk_size": 8, "mlp_multipliers": [0.5, 2.0], "lm_head_multiplier": 0.5,
@@ -134,9 +135,6 @@ FAMILIES: dict[str, Family] = {
     }, widths=(64, 64)),
     "phi": Family("plain fc1", "PhiForCausalLM"),
     "opt": Family("plain fc1", "OPTForCausalLM", {**_COMMON, "ffn_dim": 24, "word_embed_proj_dim": 8}),
-    "xglm": Family("plain fc1", "XGLMForCausalLM", {
-        **_TEXT, "d_model": 16, "ffn_dim": 24, "num_layers": 2, "attention_heads": 2, "max_position_embeddings": 64,
-    }),
     "biogpt": Family("plain fc1", "BioGptForCausalLM", _COMMON),
     "nanochat": Family("plain fc1", "NanoChatForCausalLM", {**_GROUPED, "final_logit_softcapping": 2.0}),
     "gptj": Family("plain fc_in", "GPTJForCausalLM", {**_GPT, "rotary_dim": 4}),
@@ -148,7 +146,7 @@ FAMILIES: dict[str, Family] = {
     "gpt_neo": Family("plain c_fc", "GPTNeoForCausalLM", {
         **_COMMON, "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]], "window_size": 4,
     }),
-    "starcoder2": Family("plain c_fc", "Starcoder2ForCausalLM", {**_GROUPED, "sliding_window": 4}),
+    "starcoder2": Family("plain c_fc", "Starcoder2ForCausalLM", {**_GROUPED, "sliding_window": 7}),
     "gpt_neox": Family("plain dense", "GPTNeoXForCausalLM", _COMMON),
     "falcon": Family("plain dense", "FalconForCausalLM", {
         **_TEXT, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_hidden_size": 24,

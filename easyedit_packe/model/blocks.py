@@ -46,7 +46,7 @@ FORMS: dict[str, Form] = {
     "gated w1 w2 w3": Form("w3", "w2", gate="w1"),  # LFM 2
     "packed": Form("gate_up_proj", "down_proj", packed=True),  # Phi 3 and 4, GLM
     "plain": Form("up_proj", "down_proj"),  # Nemotron, Apertus, Arcee, MPT
-    "plain fc1": Form("fc1", "fc2"),  # Phi 1 and 2, OPT, XGLM
+    "plain fc1": Form("fc1", "fc2"),  # Phi 1 and 2, OPT
     "plain fc_in": Form("fc_in", "fc_out"),  # GPT-J, CodeGen
     "plain c_fc": Form("c_fc", "c_proj"),  # GPT-2, whose matrices are transposed; StarCoder, GPT-Neo
     "plain dense": Form("dense_h_to_4h", "dense_4h_to_h"),  # GPT-NeoX (Pythia), Falcon, BLOOM, Persimmon
