@@ -72,14 +72,15 @@ class Rectifier:
     def __init__(
         self, model: PreTrainedModel, ffn: FFNMap, requests: Sequence[Encoded], hparams: PaCKEHyperParams
     ) -> None:
-        needed = hparams.num_critical_paths + hparams.num_negative_paths
+        whole = hparams.num_critical_paths == ffn.num_nodes  # leaves no node that T- could have
+        needed = hparams.num_critical_paths + (0 if whole else hparams.num_negative_paths)
         if needed > ffn.num_nodes:
             raise ModelError(
                 f"num_critical_paths + num_negative_paths: expected at most the model's {ffn.num_nodes} nodes a "
                 f"module, got {needed}; lower them."
             )
         self.model, self.ffn, self.requests, self.hparams = model, ffn, requests, hparams
-        self.contrast = hparams.contrast_weight > 0 and hparams.num_negative_paths > 0
+        self.contrast = hparams.contrast_weight > 0 and hparams.num_negative_paths > 0 and not whole
         self.slices = Slices(ffn, train_value_bias=hparams.value_bias == "trained")
         self.device = model.get_input_embeddings().weight.device
         self.unedited: dict[int, Tensor] = {}  # y: the unedited model's arg-max at each request's answer
@@ -91,6 +92,8 @@ class Rectifier:
 
     def run(self) -> Rectification:
         result = Rectification(WeightPatch({}))
+        if self.hparams.num_critical_paths == 0:
+            return result
         losses: list[Tensor] = []
         for step in range(self.hparams.num_steps):
             batches = list(self.optimizer_batches())
