@@ -25,7 +25,7 @@ from .objective import token_losses
 from .rounding import warn_of_rounding
 from .slices import NodeGradients, Slices, spread
 from .terms import Backward, require_finite
-from .tracing import NodeSets, choose_nodes, factors, module_scores, trace, watch_outputs
+from .tracing import NodeScores, NodeSets, choose_nodes, factors, module_scores, trace, watch_outputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -87,8 +87,8 @@ class Rectifier:
         self.optimizer: torch.optim.Adam | None = None
         self.generator = torch.Generator().manual_seed(hparams.seed)
         self.backward = Backward(hparams.batch_terms)
-        # The next step's loss and gradients, if tracing gave them.
-        self.known: tuple[Tensor, list[Tensor]] | None = None
+        self.scores: NodeScores = {}  # of every node, at the newest tracing
+        self.known: tuple[Tensor, list[Tensor]] | None = None  # the next step's loss and gradients, from tracing
 
     def run(self) -> Rectification:
         result = Rectification(WeightPatch({}))
@@ -105,11 +105,10 @@ class Rectifier:
             losses.extend(pass_losses)
             if self.is_enough(torch.stack(pass_losses).mean()):
                 break
-        steps: list[float] = torch.stack(losses).tolist() if losses else []
-        result.losses = [*steps]
-        if not all(torch.isfinite(t).all() for t in self.slices.leaves) or not torch.tensor(steps).isfinite().all():
+        result.losses = torch.stack(losses).tolist()
+        if not all(torch.isfinite(t).all() for t in [*self.slices.leaves, *losses]):
             raise ModelError(
-                f"the loss became {steps[-1]} and the edit is not finite; "
+                f"the loss became {result.losses[-1]} and the edit is not finite; "
                 f"check the model's weights, or lower lr (now {self.hparams.lr})."
             )
         result.patch = self.slices.patch()
@@ -165,7 +164,7 @@ class Rectifier:
         chosen, gradients = NodeSets({}, {}), NodeGradients()
         for i, m in enumerate(self.ffn.modules):
             hidden, inner = factors(m, seen[i][0], first[i])
-            score = module_scores(m, hidden, inner, self.hparams.score)
+            score = self.scores[m.name] = module_scores(m, hidden, inner, self.hparams.score)
             one = choose_nodes({m.name: score}, self.hparams.num_critical_paths, self.hparams.num_negative_paths)
             chosen.critical.update(one.critical)
             chosen.negative.update(one.negative)
@@ -192,8 +191,8 @@ class Rectifier:
             return loss
 
         parts = [lambda p=p, b=b: loss_of(p, b) for p, b in self.forward_batches(everything)]
-        scores = trace(self.ffn, parts, self.hparams.score, self.trace_matrices())
-        return choose_nodes(scores, self.hparams.num_critical_paths, self.hparams.num_negative_paths)
+        self.scores = trace(self.ffn, parts, self.hparams.score, self.trace_matrices())
+        return choose_nodes(self.scores, self.hparams.num_critical_paths, self.hparams.num_negative_paths)
 
     def trace_matrices(self) -> int:
         """How many gradient matrices may be summed at a time."""
