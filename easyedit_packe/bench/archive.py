@@ -5,8 +5,10 @@
     {"kind": "case",          "run": "MODEL/DATA/PROTOCOL/NAME", ...a row of cases.jsonl}
     {"kind": "unedited",      "run": "MODEL/DATA/unedited",      ...run.json}
     {"kind": "unedited_case", "run": "MODEL/DATA/unedited",      ...a row of cases.jsonl}
+    {"kind": "tracing",       "run": "MODEL/DATA/importance/NAME", ...run.json}
+    {"kind": "traced",        "run": "MODEL/DATA/importance/NAME", ...a row of nodes.jsonl}
 
-"unedited" is "unedited-chat" beside runs that ask through a chat template.
+The last two are of `packe importance`. "unedited" is "unedited-chat" beside runs that ask through a chat template.
 
 `rows` reads a folder as such lines, `read` a file, so that a report need not know which of them it has; `zstd -dc FILE`
 shows one.
@@ -27,8 +29,8 @@ Row = dict[str, Any]
 SUFFIX = ".jsonl.zst"
 UNEDITED_KEY = ("case_id", "generation_measured", "judge")
 """What tells the rows of an unedited model apart; most have no judge."""
-KINDS = ("run", "edit", "case", "unedited", "unedited_case")
-FILES = {"edit": "edits.jsonl", "case": "cases.jsonl", "unedited_case": "cases.jsonl"}
+KINDS = ("run", "edit", "case", "unedited", "unedited_case", "tracing", "traced")
+FILES = {"edit": "edits.jsonl", "case": "cases.jsonl", "unedited_case": "cases.jsonl", "traced": "nodes.jsonl"}
 LEVEL = 19
 """Of compression: a study is packed once and fetched often."""
 
@@ -104,7 +106,7 @@ def unpack(file: Path, folder: Path) -> int:
             if kind in FILES:
                 (folder / name / FILES[kind]).write_bytes(b"".join(map(as_line, found)))
         # Last: a folder without it is no run yet.
-        (about,) = kinds.get("run") or kinds["unedited"]
+        (about,) = next(kinds[kind] for kind in ("run", "unedited", "tracing") if kind in kinds)
         write_json(folder / name / "run.json", about)
     return len(runs)
 
@@ -117,14 +119,15 @@ def rows(folder: Path) -> Iterator[Row]:
     runs = {path: about for path, about in found.items() if "identity" in about}
     unedited = {path.parents[1] / unedited_folder("chat_template" in about["identity"]) for path, about in runs.items()}
     runs |= {path: read_json(path / "run.json") for path in unedited if (path / "run.json").is_file()}
-    for name, path in sorted((_name(path, folder, "identity" in about), path) for path, about in runs.items()):
+    runs |= {path: about for path, about in found.items() if "tracing" in about}
+    for name, path in sorted((_name(path, folder, path in unedited), path) for path in runs):
         yield from _rows_of(name, path, runs[path])
 
 
-def _name(path: Path, folder: Path, is_run: bool) -> str:
+def _name(path: Path, folder: Path, is_unedited: bool) -> str:
     """`MODEL/DATA/PROTOCOL/NAME`, whatever the level the folder given stands at, and below it the study's own folder
     where several studies lie in one."""
-    depth = 4 if is_run else 3
+    depth = 3 if is_unedited else 4
     out = path.parents[depth - 1]
     study = out.relative_to(folder).parts if out.is_relative_to(folder) else ()
     return "/".join((*study, *path.parts[-depth:]))
@@ -135,6 +138,9 @@ def _rows_of(name: str, folder: Path, about: Row) -> Iterator[Row]:
         yield _line("run", name, about)
         yield from _ordered("edit", name, read_rows(folder / "edits.jsonl", ("call",)))
         yield from _ordered("case", name, read_rows(folder / "cases.jsonl", ("after", "case_id")))
+    elif "tracing" in about:
+        yield _line("tracing", name, about)
+        yield from _ordered("traced", name, read_rows(folder / "nodes.jsonl", ("case_id",)))
     else:
         cases = read_rows(folder / "cases.jsonl", UNEDITED_KEY)
         yield _line("unedited", name, about)

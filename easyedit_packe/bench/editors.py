@@ -1,16 +1,19 @@
-"""The editors that the benchmark compares, and what each can and cannot do."""
+"""The editors that the benchmark compares, and what each can and cannot do.
+
+What loads torch is imported where an editor is at work: reports and figures name editors and load no model.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import HyperParamsError, PaCKEError, RequestError, one_of
-from ..registry import load_hparams, missing_editor
-from . import simie
-from .data import Record
+
+if TYPE_CHECKING:
+    from .data import Record
 
 PROTOCOLS = ("single", "batch", "consecutive", "epochs")
 
@@ -70,6 +73,8 @@ class Editor:
 
     def absent(self) -> str:
         """Why it is not there: the installed EasyEdit has none; empty where it is."""
+        from ..registry import missing_editor
+
         return "" if self.told else missing_editor(self.alg_name)
 
     def load_hparams(self, model: str, hparams_file: str | None, overrides: dict[str, Any]) -> Any:
@@ -78,6 +83,9 @@ class Editor:
         Raises:
             HyperParamsError: no such file, or no such field.
         """
+        from ..registry import load_hparams
+        from .simie import settings
+
         if self.told:
             return InContext()
         name = hparams_file or Path(model).name
@@ -87,7 +95,7 @@ class Editor:
                 f"{name}: alg_name: expected {self.alg_name!r} for the editor {self.name}, got {hparams.alg_name!r}; "
                 f"give hparams_file a file of hparams/{self.folder or self.alg_name}/."
             )
-        hparams = simie.settings(hparams, name) if self.simie else hparams
+        hparams = settings(hparams, name) if self.simie else hparams
         known = {f.name for f in dataclasses.fields(hparams)}
         for key, value in overrides.items():
             if key not in known:

@@ -16,6 +16,7 @@ from ..errors import PaCKEError
 from . import easyedit, export, model
 from .bench import bench, pack, report, unpack
 from .edit import ask, edit
+from .figures import figures, importance
 from .patches import apply, merge, revert, show
 from .stats import stats
 
@@ -68,6 +69,8 @@ app.command(
 app.command()(report)
 app.command()(pack)
 app.command()(unpack)
+app.command()(figures)
+app.command()(importance)
 app.command()(stats)
 app.add_typer(easyedit.app, name="easyedit")
 app.add_typer(model.app, name="model")

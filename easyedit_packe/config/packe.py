@@ -27,8 +27,9 @@ class PaCKEHyperParams(HyperParams):
     score: Score = "zscore"
     """Importance of a node from its gradient G [D, M]: "zscore" (the authors' program), "gradient_sum" (Eq. 6 as
     printed) or "gradient_norm"."""
-    num_critical_paths: Positive = 15
-    """|T+|: key nodes and value nodes that are edited in every layer."""
+    num_critical_paths: Count = 15
+    """|T+|: key nodes and value nodes that are edited in every layer. 0 leaves the model as it is; all that a layer has
+    of a kind, its intermediate size, leave none for T- and train the feed-forward blocks whole."""
     num_negative_paths: Count = 1
     """|T-|: key nodes and value nodes of every layer that the contrastive term trains. 0 drops the term."""
     trace: Literal["call", "request"] = "call"

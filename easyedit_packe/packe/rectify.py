@@ -25,7 +25,7 @@ from .objective import token_losses
 from .rounding import warn_of_rounding
 from .slices import NodeGradients, Slices, spread
 from .terms import Backward, require_finite
-from .tracing import NodeSets, choose_nodes, factors, module_scores, trace, watch_outputs
+from .tracing import NodeScores, NodeSets, choose_nodes, factors, module_scores, trace, watch_outputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,25 +72,28 @@ class Rectifier:
     def __init__(
         self, model: PreTrainedModel, ffn: FFNMap, requests: Sequence[Encoded], hparams: PaCKEHyperParams
     ) -> None:
-        needed = hparams.num_critical_paths + hparams.num_negative_paths
+        whole = hparams.num_critical_paths == ffn.num_nodes  # leaves no node that T- could have
+        needed = hparams.num_critical_paths + (0 if whole else hparams.num_negative_paths)
         if needed > ffn.num_nodes:
             raise ModelError(
                 f"num_critical_paths + num_negative_paths: expected at most the model's {ffn.num_nodes} nodes a "
                 f"module, got {needed}; lower them."
             )
         self.model, self.ffn, self.requests, self.hparams = model, ffn, requests, hparams
-        self.contrast = hparams.contrast_weight > 0 and hparams.num_negative_paths > 0
+        self.contrast = hparams.contrast_weight > 0 and hparams.num_negative_paths > 0 and not whole
         self.slices = Slices(ffn, train_value_bias=hparams.value_bias == "trained")
         self.device = model.get_input_embeddings().weight.device
         self.unedited: dict[int, Tensor] = {}  # y: the unedited model's arg-max at each request's answer
         self.optimizer: torch.optim.Adam | None = None
         self.generator = torch.Generator().manual_seed(hparams.seed)
         self.backward = Backward(hparams.batch_terms)
-        # The next step's loss and gradients, if tracing gave them.
-        self.known: tuple[Tensor, list[Tensor]] | None = None
+        self.scores: NodeScores = {}  # of every node, at the newest tracing
+        self.known: tuple[Tensor, list[Tensor]] | None = None  # the next step's loss and gradients, from tracing
 
     def run(self) -> Rectification:
         result = Rectification(WeightPatch({}))
+        if self.hparams.num_critical_paths == 0:
+            return result
         losses: list[Tensor] = []
         for step in range(self.hparams.num_steps):
             batches = list(self.optimizer_batches())
@@ -102,11 +105,10 @@ class Rectifier:
             losses.extend(pass_losses)
             if self.is_enough(torch.stack(pass_losses).mean()):
                 break
-        steps: list[float] = torch.stack(losses).tolist() if losses else []
-        result.losses = [*steps]
-        if not all(torch.isfinite(t).all() for t in self.slices.leaves) or not torch.tensor(steps).isfinite().all():
+        result.losses = torch.stack(losses).tolist()
+        if not all(torch.isfinite(t).all() for t in [*self.slices.leaves, *losses]):
             raise ModelError(
-                f"the loss became {steps[-1]} and the edit is not finite; "
+                f"the loss became {result.losses[-1]} and the edit is not finite; "
                 f"check the model's weights, or lower lr (now {self.hparams.lr})."
             )
         result.patch = self.slices.patch()
@@ -162,7 +164,7 @@ class Rectifier:
         chosen, gradients = NodeSets({}, {}), NodeGradients()
         for i, m in enumerate(self.ffn.modules):
             hidden, inner = factors(m, seen[i][0], first[i])
-            score = module_scores(m, hidden, inner, self.hparams.score)
+            score = self.scores[m.name] = module_scores(m, hidden, inner, self.hparams.score)
             one = choose_nodes({m.name: score}, self.hparams.num_critical_paths, self.hparams.num_negative_paths)
             chosen.critical.update(one.critical)
             chosen.negative.update(one.negative)
@@ -189,8 +191,8 @@ class Rectifier:
             return loss
 
         parts = [lambda p=p, b=b: loss_of(p, b) for p, b in self.forward_batches(everything)]
-        scores = trace(self.ffn, parts, self.hparams.score, self.trace_matrices())
-        return choose_nodes(scores, self.hparams.num_critical_paths, self.hparams.num_negative_paths)
+        self.scores = trace(self.ffn, parts, self.hparams.score, self.trace_matrices())
+        return choose_nodes(self.scores, self.hparams.num_critical_paths, self.hparams.num_negative_paths)
 
     def trace_matrices(self) -> int:
         """How many gradient matrices may be summed at a time."""

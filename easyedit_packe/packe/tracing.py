@@ -40,12 +40,14 @@ NodeScores = dict[str, Tensor]
 
 
 def choose_nodes(scores: NodeScores, num_critical: int, num_negative: int) -> NodeSets:
-    """T+ from the highest scores of each module, T- from the lowest; ties go to the lower index."""
+    """T+ from the highest scores of each module, T- from the lowest of those that it leaves; ties go to the lower
+    index."""
     critical, negative = {}, {}
     for name, score in scores.items():
         order = torch.argsort(score, descending=True, stable=True)[:num_critical]
         critical[name] = order.cpu()
-        negative[name] = torch.argsort(score, stable=True)[:num_negative].cpu()
+        left = len(score) - len(order)
+        negative[name] = torch.argsort(score, stable=True)[: min(num_negative, left)].cpu()
     return NodeSets(critical, negative)
 
 

@@ -52,6 +52,18 @@ def write_run(
     return folder
 
 
+def write_tracing(out: Path, rows, *, model="m", data="zsre", size=2) -> Path:
+    """What `packe importance` leaves: a row a fact, with scores by kind and layer."""
+    folder = out / model / data / "importance" / "PaCKE"
+    folder.mkdir(parents=True)
+    identity = {"model": model, "data": data, "start": 0, "label": "", "data_sha256": data, "model_sha256": model}
+    identity["hparams"] = {"score": "zscore", "num_critical_paths": size}
+    about = {"tracing": identity, "num_records": len(rows), "environments": {"e": ENVIRONMENT}}
+    (folder / "run.json").write_text(json.dumps(about))
+    write_rows(folder / "nodes.jsonl", [{"case_id": i, **row, "environment": "e"} for i, row in enumerate(rows)])
+    return folder
+
+
 def write_unedited(folder: Path, records=10) -> None:
     """Efficacy 0.1, generality 0.3, and ROME's locality 1."""
     folder.mkdir(exist_ok=True)

@@ -10,7 +10,7 @@ from easyedit_packe.bench.report import find_runs, markdown
 from easyedit_packe.bench.store import StoreError
 from easyedit_packe.errors import MissingPackageError
 
-from .folders import read_rows, write_rows, write_run
+from .folders import read_rows, write_rows, write_run, write_tracing
 
 
 @pytest.fixture
@@ -19,6 +19,7 @@ def study(tmp_path):
     write_run(tmp_path / "runs", "PaCKE", [1.0, 0.1 + 0.2], refused={"0": "“é\u2028”"})
     write_run(tmp_path / "runs", "PaCKE", [0.5] * 3, data="counterfact", protocol="consecutive")
     write_run(tmp_path / "runs", "ROME", [0.0, 1.0])
+    write_tracing(tmp_path / "runs", [{"key": [[2.0, 1.0]], "value": [[4.0, 3.0]]}] * 2)
     return tmp_path / "runs"
 
 
@@ -26,13 +27,17 @@ def test_the_same_rows_come_back(study, tmp_path):
     file = tmp_path / "deep" / "study.jsonl.zst"
     number = pack(study, file)
     found = read(file)
-    assert number == len(found) == 3 * 1 + 7 + 7 + 2 * (1 + 10)  # run.json, cases, edits, unedited models
+    assert number == len(found) == 3 * 1 + 7 + 7 + 2 * (1 + 10) + 1 + 2  # run.json, cases, edits, unedited, traced
     assert found == list(rows(study))
     assert {row["kind"] for row in found} == set(KINDS)
     back = {}
     for row in found:
         back.setdefault((row.pop("run"), row.pop("kind")), []).append(row)
-    for folder in sorted(path.parent for path in study.glob("*/*/*/*/run.json")):
+    (traced,) = study.glob("*/*/importance/*")
+    name = str(traced.relative_to(study))
+    assert back.pop((name, "tracing")) == [json.loads((traced / "run.json").read_text())]
+    assert back.pop((name, "traced")) == read_rows(traced / "nodes.jsonl")
+    for folder in sorted(path.parent for path in study.glob("*/*/*/*/edits.jsonl")):
         name = str(folder.relative_to(study))
         assert back.pop((name, "run")) == [json.loads((folder / "run.json").read_text())]
         assert back.pop((name, "case")) == read_rows(folder / "cases.jsonl")
@@ -46,7 +51,7 @@ def test_the_same_rows_come_back(study, tmp_path):
 
 def test_a_folder_comes_back(study, tmp_path):
     pack(study, tmp_path / "a.jsonl.zst")
-    assert unpack(tmp_path / "a.jsonl.zst", tmp_path / "back") == 3 + 2
+    assert unpack(tmp_path / "a.jsonl.zst", tmp_path / "back") == 3 + 2 + 1
     assert list(rows(tmp_path / "back")) == list(rows(study))
 
 

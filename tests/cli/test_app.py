@@ -17,8 +17,8 @@ from .common import PACKE, packe, shell
 
 COMMANDS = [
     [], ["edit"], ["ask"], ["show"], ["apply"], ["revert"], ["merge"], ["bench"], ["report"], ["pack"], ["unpack"],
-    ["stats"], ["export"], ["export", "lora"], ["export", "model"], ["easyedit"], ["easyedit", "install"],
-    ["easyedit", "show"], ["model"], ["model", "fetch"],
+    ["figures"], ["importance"], ["stats"], ["export"], ["export", "lora"], ["export", "model"], ["easyedit"],
+    ["easyedit", "install"], ["easyedit", "show"], ["model"], ["model", "fetch"],
 ]  # fmt: skip
 
 

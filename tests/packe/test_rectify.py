@@ -6,6 +6,7 @@ import itertools
 import pytest
 import torch
 
+from easyedit_packe import WeightPatch, compute_patch
 from easyedit_packe.config.packe import PaCKEHyperParams
 from easyedit_packe.errors import ModelError
 from easyedit_packe.model.ffn import FFNMap
@@ -153,7 +154,32 @@ def test_more_nodes_than_the_model_has():
     model = make_model("llama")
     encoded = encode(make_tokenizer(), read_requests(REQUESTS[:1]))
     with pytest.raises(ModelError, match="at most the model's 24 nodes"):
-        rectify(model, FFNMap.of(model), encoded, PaCKEHyperParams(num_critical_paths=24, num_negative_paths=1))
+        rectify(model, FFNMap.of(model), encoded, PaCKEHyperParams(num_critical_paths=23, num_negative_paths=2))
+    with pytest.raises(ModelError, match="at most the model's 24 nodes"):
+        rectify(model, FFNMap.of(model), encoded, PaCKEHyperParams(num_critical_paths=25))
+
+
+@pytest.mark.parametrize("size", [0, 2], ids=["traced with the first step", "traced apart"])
+def test_all_nodes_are_the_feed_forward_blocks_whole(size):
+    """What T+ leaves nothing for is not trained: the same as the dense method on all nodes without a second term."""
+    whole = {"num_critical_paths": 24, "edit_batch_size": size}
+    alone = both("llama", **whole, contrast_weight=0, num_negative_paths=0)
+    assert_same(*alone)
+    model = make_model("llama", torch.float64)
+    encoded = encode(make_tokenizer(), read_requests(REQUESTS))
+    patch = rectify(model, FFNMap.of(model), encoded, PaCKEHyperParams(**{**SMALL, **whole})).patch
+    patch.apply(model)
+    assert_same_bits(model, snapshot(alone[0]))
+    assert all(len(s.index) == 24 for s in patch.slices.values())
+
+
+def test_no_node_leaves_the_model_as_it_is(tmp_path):
+    """|T+| = 0: T- alone would still move, towards what the model says anyway."""
+    model = make_model("llama")
+    before = snapshot(model)
+    patch = compute_patch(model, make_tokenizer(), REQUESTS, PaCKEHyperParams(num_critical_paths=0, lr=1.0))
+    WeightPatch.load(patch.save(tmp_path / "p.safetensors")).apply(model)
+    assert_same_bits(model, before)
 
 
 def test_nan_weights_are_refused():

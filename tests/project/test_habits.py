@@ -28,7 +28,7 @@ def test_contributors_are_sent_to_places_that_exist():
     named = re.findall(r"`(_?[A-Z][A-Z_]+)`, \[[^\]]*\]\(([^)]+)\.py\)", page)
     found = {(name, file) for name, file in named if hasattr(import_module(file.replace("/", ".")), name)}
     assert found == set(named)
-    assert {"FORMS", "FAMILIES", "ARCHITECTURES", "BASELINES", "EDITORS", "FORMATS"} == {n for n, _ in named}
+    assert {"FORMS", "FAMILIES", "ARCHITECTURES", "BASELINES", "EDITORS", "FORMATS", "FIGURES"} == {n for n, _ in named}
 
 
 def test_the_continuous_integration_runs_what_a_developer_runs():

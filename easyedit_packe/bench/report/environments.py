@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from ..archive import Row
 from .means import ORIGINAL
 from .runs import Run, editor_place
 
@@ -34,15 +35,30 @@ def provenance(runs: Sequence[Run]) -> str:
     return "\n".join([*first, *([""] if first and different else []), *different])
 
 
+def versions(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Every version, commit and machine that rows name, by what it is of."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        for environment in _environments([*run.edits, *run.cases], run.about):
+            for what, value in environment.items():
+                found.setdefault(what, set()).add(value)
+    return {what: sorted(values) for what, values in found.items()}
+
+
 def _facts(runs: Sequence[Run]) -> Iterator[tuple[Maker, dict[str, str]]]:
     """Each editor, and each environment that rows of it name."""
     for run in runs:
         seed = {SEED: str(run.identity["seed"])}
-        used = {row.get("environment") for row in [*run.edits, *run.cases]}
-        for name in sorted(used, key=str):
-            yield (run.name, run.data), _described(run.about.get("environments", {}).get(name, {})) | seed
-        for name in sorted({row.get("environment") for row in run.unedited.values()}, key=str):
-            yield (ORIGINAL, run.data), _described(run.about_unedited.get("environments", {}).get(name, {}))
+        for environment in _environments([*run.edits, *run.cases], run.about):
+            yield (run.name, run.data), environment | seed
+        for environment in _environments(run.unedited.values(), run.about_unedited):
+            yield (ORIGINAL, run.data), environment
+
+
+def _environments(rows: Iterable[Row], about: Row) -> Iterator[dict[str, str]]:
+    """Each that rows name, as `run.json` describes it."""
+    for name in sorted({row.get("environment") for row in rows}, key=str):
+        yield _described(about.get("environments", {}).get(name, {}))
 
 
 def _described(environment: dict[str, Any]) -> dict[str, str]:

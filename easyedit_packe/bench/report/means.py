@@ -145,8 +145,8 @@ def editors_cases(runs: Sequence[Run], kept: set[Any] | None) -> dict[str, list[
     return cases
 
 
-def _means(cases: Sequence[Row], family: str) -> dict[str, Mean]:
-    """By column, over the records that have it."""
+def means_of(cases: Sequence[Row], family: str) -> dict[str, Mean]:
+    """A family's columns, each over the records that have it."""
     records = by_record(cases, family).values()
     columns = columns_of(family) if family != "portability" else tuple(dict.fromkeys(m for r in records for m in r))
     found = {m: mean([r[m] for r in records if m in r]) for m in columns if any(m in r for r in records)}
@@ -176,7 +176,7 @@ def tidy(runs: Sequence[Run], common: bool = True) -> pd.DataFrame:
             seeds = len({run.identity["seed"] for run in members if run.name == editor}) or 1
             base = {"model": model, "setting": setting, "data": data, "editor": editor, "seeds": seeds}
             for family in FAMILIES:
-                for metric, found in _means(cases, family).items():
+                for metric, found in means_of(cases, family).items():
                     figures = {"mean": found.mean, "se": found.error, "n": found.n}
                     rows.append({**base, "family": family, "metric": metric, **figures})
     columns = ["model", "setting", "data", "editor", "seeds", "family", "metric", "mean", "se", "n"]

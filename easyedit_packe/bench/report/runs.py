@@ -110,7 +110,19 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
         StoreError: an archive is damaged.
     """
     places = [Path(path) for path in paths]
-    found: list[Run] = []
+    found = runs_of(found_lines(places))
+    if not found:
+        raise BenchError(f"no run in {', '.join(map(str, places))}; make one with `packe bench`.")
+    return found
+
+
+def found_lines(places: Iterable[Path]) -> list[list[Row]]:
+    """The lines of each folder and each archive at or below the paths.
+
+    Raises:
+        BenchError: a path does not exist. StoreError: an archive is damaged.
+    """
+    found: list[list[Row]] = []
     for path in places:
         if not path.exists():
             raise BenchError(
@@ -118,20 +130,40 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
                 "of `packe pack`."
             )
         if path.is_dir():
-            found += _assembled(rows(path))
-        for file in sorted(path.rglob(f"*{SUFFIX}")) if path.is_dir() else [path]:
-            found += _assembled(read(file))
-    if not found:
-        raise BenchError(f"no run in {', '.join(map(str, places))}; make one with `packe bench`.")
+            found.append(list(rows(path)))
+        found += [read(file) for file in (sorted(path.rglob(f"*{SUFFIX}")) if path.is_dir() else [path])]
+    return found
+
+
+def runs_of(places: Iterable[Iterable[Row]]) -> list[Run]:
+    """Every run among the lines of some folders and archives, once."""
+    found = [run for lines in places for run in _assembled(lines)]
     return sorted(_told_apart(_once(found)), key=lambda run: run.place)
 
 
-def _assembled(lines: Iterable[Row]) -> list[Run]:
-    """From the lines of one archive."""
+def tracings_of(places: Iterable[Iterable[Row]]) -> list[Run]:
+    """What `packe importance` has traced, once: as runs without edits, whose cases are the facts."""
+    found = []
+    for lines in places:
+        for name, kinds in _by_folder(lines).items():
+            if "tracing" in kinds:
+                about = kinds["tracing"][0]
+                found.append(Run(name, {**about, "identity": about["tracing"]}, kinds.get("traced", []), [], {}, {}))
+    return sorted(_told_apart(_once(found)), key=lambda t: (t.model, t.data, t.folder))
+
+
+def _by_folder(lines: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
+    """Rows by folder and kind."""
     parts: dict[str, dict[str, list[Row]]] = {}
     for line in lines:
         row = {k: v for k, v in line.items() if k not in ("kind", "run")}
         parts.setdefault(line["run"], {}).setdefault(line["kind"], []).append(row)
+    return parts
+
+
+def _assembled(lines: Iterable[Row]) -> list[Run]:
+    """From the lines of one archive."""
+    parts = _by_folder(lines)
     runs = []
     for name, kinds in parts.items():
         if "run" not in kinds:
