@@ -18,6 +18,7 @@ from .bench import bench, pack, report, unpack
 from .edit import ask, edit
 from .patches import apply, merge, revert, show
 from .stats import stats
+from .trace import trace
 
 
 class _App(typer.Typer):
@@ -52,6 +53,7 @@ def _options(
     pass
 
 
+app.command()(trace)
 app.command()(edit)
 app.command()(ask)
 app.command()(show)

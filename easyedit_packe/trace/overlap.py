@@ -13,6 +13,10 @@ from torch import Tensor
 from ..errors import RequestError
 from .trace import Trace
 
+COLLIDES = 0.25
+"""Share of their T+ from which on two facts are said to collide: then the later edit mostly disturbs the earlier one
+(`benchmarks/collisions.py`)."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -24,7 +28,6 @@ class Pair:
         shared: |A and B|.
         share: |A and B| / |A|; both facts' T+ are equally large.
         by_layer: how many nodes they share in each layer, of those where they share any.
-        chance: the share that two sets drawn at random would have, |T+| / M.
     """
 
     first: int
@@ -33,18 +36,16 @@ class Pair:
     shared: int
     share: float
     by_layer: dict[int, int]
-    chance: float
+
+    @property
+    def collides(self) -> bool:
+        """Whether an edit of the one is likely to disturb an edit of the other."""
+        return self.share >= COLLIDES
 
     @property
     def layers(self) -> list[int]:
-        """The layers where they share most, as many as hold half of the shared nodes; most first."""
-        found, held = [], 0
-        for layer, shared in sorted(self.by_layer.items(), key=lambda item: (-item[1], item[0])):
-            if 2 * held >= self.shared:
-                break
-            found.append(layer)
-            held += shared
-        return found
+        """Those where they share nodes, most first."""
+        return sorted(self.by_layer, key=lambda layer: (-self.by_layer[layer], layer))
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,13 @@ class Overlap:
         traces: of the facts, each traced by itself.
         jaccard: of each with each, float32 [N, N].
         pairs: all pairs, those with most in common first.
+        chance: the share that two sets drawn at random would have, |T+| / M.
     """
 
     traces: tuple[Trace, ...]
     jaccard: Tensor
     pairs: tuple[Pair, ...]
+    chance: float
 
 
 def overlap(traces: Sequence[Trace]) -> Overlap:
@@ -81,9 +84,7 @@ def overlap(traces: Sequence[Trace]) -> Overlap:
         jaccard[i, j] = jaccard[j, i] = len(both) / len(nodes[i] | nodes[j])
         by_layer = Counter(layer[name] for name, _ in both)
         pairs.append(
-            Pair(
-                i, j, float(jaccard[i, j]), len(both), len(both) / len(nodes[i]), dict(sorted(by_layer.items())), chance
-            )
+            Pair(i, j, float(jaccard[i, j]), len(both), len(both) / len(nodes[i]), dict(sorted(by_layer.items())))
         )
     pairs.sort(key=lambda p: (-p.shared, p.first, p.second))
-    return Overlap(tuple(traces), jaccard, tuple(pairs))
+    return Overlap(tuple(traces), jaccard, tuple(pairs), chance)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import numpy as np
 
 from ..cache import written_whole
 from ..errors import needs
-from .overlap import Overlap
-from .trace import Trace
+from .overlap import COLLIDES, Overlap
+from .trace import Trace, name_of
 
 KEY, VALUE, OTHER, TEXT = "#1f6fb4", "#d9622b", "#c9ced6", "#2b2f36"
 SIDE = {"key": -0.21, "value": 0.21}
@@ -21,8 +20,12 @@ LOWEST = 1e-3
 """Share of all scores that lie below the picture, and are drawn at its lower edge."""
 NAMED = 24
 """Facts that a heat map names; of more it says the numbers only."""
-WIDTH = 90
-"""Most characters of a title or a name in one line."""
+WRITTEN = 16
+"""Facts whose overlaps are also written into the heat map."""
+DARK = 25.0
+"""Percent that the darkest colour of a heat map stands for, at least."""
+WIDTH, NAME = 80, 40
+"""Most characters of a prompt in a title, and beside a heat map."""
 
 
 def save(figure: Any, file: Path) -> Path:
@@ -45,7 +48,7 @@ def draw_path(trace: Trace) -> Any:
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    figure, axes = _figure(11, 4.9)
+    figure, axes = _figure(11, 4.9, "constrained")
     layers = trace.layers
     for layer in layers[::2]:
         axes.axvspan(layer - 0.5, layer + 0.5, color="#f3f5f9", zorder=0)
@@ -64,18 +67,18 @@ def draw_path(trace: Trace) -> Any:
     axes.plot(*zip(*((m.layer + SIDE[m.kind], s) for m, _, s in trace.path), strict=True), color=TEXT, lw=1.1, zorder=2)
 
     if signed:
-        axes.set_yscale("symlog", linthresh=float(np.quantile(np.abs(everything), 0.5)))
+        axes.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(np.quantile(np.abs(everything), 0.9))))
     else:
         axes.set_yscale("log")
         axes.set_ylim(0.8 * floor, None)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.tick_params(which="minor", length=0)
     axes.set_xlim(layers[0] - 0.5, layers[-1] + 0.5)
     axes.set_xticks(layers)
     axes.tick_params(labelsize=11, colors=TEXT, length=0)
     axes.set_xlabel("layer", fontsize=13, color=TEXT)
     axes.set_ylabel("score of a node for this edit", fontsize=12, color=TEXT)
-    axes.set_title(textwrap.shorten(title(trace), WIDTH, placeholder=" …"), fontsize=15, color=TEXT, pad=32)
+    axes.set_title(name_of(trace, WIDTH), fontsize=15, color=TEXT, pad=32)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     each = {kind: len(next(iter(sets.values()))) for kind, sets in vars(trace.nodes).items()}
@@ -92,43 +95,57 @@ def draw_path(trace: Trace) -> Any:
 
 
 def draw_overlap(overlap: Overlap) -> Any:
-    """A heat map of the Jaccard index of each fact's T+ with each other's; as `draw_path`."""
+    """A heat map of what each two facts have in common, those that collide in a frame; as `draw_path`."""
     n = len(overlap.traces)
     named = n <= NAMED
-    side = max(3.2, min(9.0, 0.34 * n)) if named else 7.0
-    figure, axes = _figure(side + (5.6 if named else 1.8), side + 1.0)
-    shown = overlap.jaccard.numpy().copy()
+    side = min(9.0, max(2.0, 0.42 * n)) if named else 6.5
+    figure, axes = _figure(side + (5.6 if named else 1.9), side + 0.9, "compressed")
+    shown = 100 * overlap.jaccard.numpy()
     np.fill_diagonal(shown, np.nan)
-    image = axes.imshow(shown, cmap="Blues", vmin=0, vmax=float(np.nanmax(shown)) or 1.0)
+    most = max(DARK, float(np.nanmax(shown)))
+    image = axes.imshow(shown, cmap="Blues", vmin=0, vmax=most, extent=(0.5, n + 0.5, n + 0.5, 0.5))
+    axes.set_facecolor("#f3f5f9")
     if named:
-        names = [f"{textwrap.shorten(title(t), 60, placeholder=' …')}  {i}" for i, t in enumerate(overlap.traces, 1)]
-        axes.set_xticks(range(n), [str(i + 1) for i in range(n)])
-        axes.set_yticks(range(n), names)
-    if n <= 12:
-        for p in overlap.pairs:
-            color = "white" if p.jaccard > 0.6 * float(np.nanmax(shown)) else TEXT
-            for x, y in ((p.first, p.second), (p.second, p.first)):
-                axes.text(x, y, f"{p.jaccard:.2f}", ha="center", va="center", fontsize=9, color=color)
+        axes.set_xticks(range(1, n + 1))
+        axes.set_yticks(range(1, n + 1), [f"{name_of(t, NAME)}  {i}" for i, t in enumerate(overlap.traces, 1)])
+    else:
+        axes.set_xlabel("fact", fontsize=11, color=TEXT)
+        axes.set_ylabel("fact", fontsize=11, color=TEXT)
+    for p in overlap.pairs:
+        for x, y in ((p.first + 1, p.second + 1), (p.second + 1, p.first + 1)):
+            if named and p.collides:
+                axes.add_patch(_frame(x, y))
+            if n <= WRITTEN:
+                color = "white" if 100 * p.jaccard > 0.6 * most else TEXT
+                axes.text(x, y, f"{100 * p.jaccard:.0f}", ha="center", va="center", fontsize=9, color=color)
     axes.tick_params(labelsize=10, colors=TEXT, length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+    bar.locator = _few_ticks()
+    bar.update_ticks()
     bar.outline.set_visible(False)
-    bar.set_label("T+ in common, Jaccard index", fontsize=11, color=TEXT)
+    bar.set_label("T+ in common,\nJaccard index in percent", fontsize=10, color=TEXT)
     bar.ax.tick_params(labelsize=10, colors=TEXT, length=0)
+    if named and any(p.collides for p in overlap.pairs):
+        axes.set_xlabel(f"framed: they share {COLLIDES:.0%} of T+ or more", fontsize=10, color=TEXT)
     return figure
 
 
-def title(trace: Trace) -> str:
-    """What was traced, in one line."""
-    first = trace.requests[0]
-    more = len(trace.requests) - 1
-    return f"{first.prompt}  →  {first.target}" + f", and {more} more, traced together" * (more > 0)
+def _frame(x: int, y: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fill=False, edgecolor=VALUE, linewidth=1.6)
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def _few_ticks() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(4)
+
+
+def _figure(width: float, height: float, layout: str) -> tuple[Any, Any]:
     needs("matplotlib", "figures")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=160, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=160, facecolor="white", layout=layout)
     return figure, figure.subplots()

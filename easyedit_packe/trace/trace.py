@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -150,6 +151,13 @@ def would_change(traces: Sequence[Trace]) -> Change:
         indices += nodes * (1 + m.has_node_bias)  # a patch keeps a matrix and a bias as two parameters
         size += 2 * m.weight_bytes * nodes * (m.hidden_size + m.has_node_bias)
     return Change(vectors, weights, weights / traces[0].model_weights, size + INDEX_BYTES * indices)
+
+
+def name_of(trace: Trace, width: int) -> str:
+    """What was traced, in one line, with at most so many characters of the prompt."""
+    first, *others = trace.requests
+    more = f", and {len(others)} more, traced together" if others else ""
+    return f"{textwrap.shorten(first.prompt, width, placeholder=' …')} → {first.target}{more}"
 
 
 def require_packe(hparams: HyperParams) -> PaCKEHyperParams:
