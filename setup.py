@@ -65,7 +65,10 @@ setup(
         "test": [
             "hydra-joblib-launcher>=1.2",  # a sweep of processes
             "hypothesis>=6.100",
+            "ipykernel>=6.29",  # runs the notebook
             "mypy>=1.14",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
             "playwright>=1.49",  # drives a Chromium, where there is one, through the page of a report
             "pytest>=8",
             "pytest-xdist>=3.6",  # `make test` runs two at a time

@@ -3,11 +3,11 @@
     python benchmarks/collisions.py --json benchmarks/results/collisions/smollm2-135m.json
 
 Of the package's own facts (`data=demo`) some are drawn as the first edit. Each is followed by those others that have
-most and least of T+ in common with it, and by others drawn at random, one at a time. The drop is by how much the
-log-odds of the first fact's target fall after its prompt, all its tokens together, through the second edit; the first
-edit is `lost` where its target's tokens are no longer all the model's first choice. What is known before any edit is
-set against it: the overlap, the product of gradients, and what one step of the second edit does. Killed at any moment,
-the same command goes on where it stopped.
+most and least of T+ in common with it, and by others drawn at random, one at a time. Then come pairs drawn from all
+that are said to collide. The drop is by how much the log-odds of the first fact's target fall after its prompt, all its
+tokens together, through the second edit; the first edit is `lost` where its target's tokens are no longer all the
+model's first choice. What is known before any edit is set against it: the overlap, the product of gradients, and what
+one step of the second edit does. Killed at any moment, the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -45,15 +45,24 @@ EACH = 2
 PREDICTORS = ("overlap", "gradients", "step")
 
 
-def plan(found: Overlap, firsts: int, seed: int) -> list[tuple[int, dict[int, str]]]:
+def plan(found: Overlap, firsts: int, close: int, seed: int) -> list[tuple[int, dict[int, str]]]:
     """Each first fact, and the second ones by why they were taken."""
-    draw, chosen = random.Random(seed), []
+    draw = random.Random(seed)
+    chosen: list[tuple[int, dict[int, str]]] = []
     for first in draw.sample(range(len(found.traces)), firsts):
         others = [i for i in found.jaccard[first].argsort(descending=True, stable=True).tolist() if i != first]
         middle = others[EACH:-EACH]
         why = dict.fromkeys(others[:EACH], "most") | dict.fromkeys(others[-EACH:], "least")
         chosen.append((first, why | dict.fromkeys(draw.sample(middle, EACH), "drawn")))
+    together = [p for p in found.pairs if p.collides and {p.first, p.second} not in _both(chosen)]
+    for p in draw.sample(together, min(close, len(together))):
+        first, second = draw.sample((p.first, p.second), 2)
+        chosen.append((first, {second: "close"}))
     return chosen
+
+
+def _both(chosen: Sequence[tuple[int, dict[int, str]]]) -> list[set[int]]:
+    return [{first, second} for first, seconds in chosen for second in seconds]
 
 
 class Facts:
@@ -148,10 +157,10 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     by_first = [
         statistics.mean(r["drop"] for r in rows if r["first"] == f and r["group"] == "most")
         - statistics.mean(r["drop"] for r in rows if r["first"] == f and r["group"] == "least")
-        for f in sorted({r["first"] for r in rows})
+        for f in sorted({r["first"] for r in rows if r["group"] == "most"})
     ]
     return {
-        "groups": {g: mean([r for r in rows if r["group"] == g]) for g in ("most", "drawn", "least")},
+        "groups": {g: mean([r for r in rows if r["group"] == g]) for g in ("most", "drawn", "least", "close")},
         "collide": mean([r for r in rows if r["share"] >= COLLIDES]),
         "apart": mean([r for r in rows if r["share"] < COLLIDES]),
         "most_minus_least": {
@@ -167,13 +176,14 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--firsts", type=int, default=12, help="facts that are edited first")
+    parser.add_argument("--close", type=int, default=12, help="further pairs, of those that collide")
     parser.add_argument("--seed", type=int, default=1, help="draws them, and some that follow")
     parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args()
     facts = Facts()
     setting = {
         "model": MODEL, "data": "demo", "n_facts": len(facts.requests), "seed": args.seed, "firsts": args.firsts,
-        "collides": COLLIDES, "easyedit_packe": easyedit_packe.__version__, "torch": torch.__version__,
+        "close": args.close, "collides": COLLIDES, "easyedit_packe": easyedit_packe.__version__, "torch": torch.__version__,
         "transformers": transformers.__version__, "machine": platform.machine(),
     }  # fmt: skip
     rows: list[dict[str, Any]] = []
@@ -183,10 +193,11 @@ def main() -> None:
             raise SystemExit(f"{args.json} is of another setting: {kept['setting']}; give another file.")
         rows = kept["pairs"]
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    for first, seconds in plan(facts.overlap, args.firsts, args.seed):
-        if all(r["first"] != first for r in rows):
+    wanted = plan(facts.overlap, args.firsts, args.close, args.seed)
+    for first, seconds in wanted:
+        if not all(any((r["first"], r["second"]) == (first, s) for r in rows) for s in seconds):
             rows += facts.measured(first, seconds)
-            complete = len(rows) == 3 * EACH * args.firsts
+            complete = len(rows) == sum(len(s) for _, s in wanted)
             found = {"setting": setting, **(summary(rows) if complete else {}), "pairs": rows}
             args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
             print(f"{len(rows)} pairs; {facts.requests[first].text}")

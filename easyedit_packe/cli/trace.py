@@ -66,9 +66,10 @@ def trace(
         common = overlap(traces) if len(traces) > 1 else None
         in_one = common is not None and settings.trace == "call"
         edit = [trace_together(net, tok, asked, settings)] if in_one else traces
-    console = Console(highlight=False, soft_wrap=False)
-    for part in one_fact(traces[0]) if common is None else several_facts(common, edit):
-        console.print(part)
+    console = Console(highlight=False)
+    with console.capture() as said:
+        console.print(*(one_fact(traces[0]) if common is None else several_facts(common, edit)), sep="\n")
+    typer.echo("\n".join(line.rstrip() for line in said.get().splitlines()))
     if json_file is not None:
         shown = [*traces, *edit] if in_one else traces
         with written_whole(json_file) as file:

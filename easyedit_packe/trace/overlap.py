@@ -13,9 +13,8 @@ from torch import Tensor
 from ..errors import RequestError
 from .trace import Trace
 
-COLLIDES = 0.25
-"""Share of their T+ from which on two facts are said to collide: then the later edit mostly disturbs the earlier one
-(`benchmarks/collisions.py`)."""
+COLLIDES = 0.3
+"""Share of their T+ from which on two facts are said to collide (`benchmarks/collisions.py`)."""
 
 
 @dataclass(frozen=True)
