@@ -183,8 +183,8 @@ def main() -> None:
     facts = Facts()
     setting = {
         "model": MODEL, "data": "demo", "n_facts": len(facts.requests), "seed": args.seed, "firsts": args.firsts,
-        "close": args.close, "collides": COLLIDES, "easyedit_packe": easyedit_packe.__version__, "torch": torch.__version__,
-        "transformers": transformers.__version__, "machine": platform.machine(),
+        "close": args.close, "collides": COLLIDES, "easyedit_packe": easyedit_packe.__version__,
+        "torch": torch.__version__, "transformers": transformers.__version__, "machine": platform.machine(),
     }  # fmt: skip
     rows: list[dict[str, Any]] = []
     if args.json.is_file():
