@@ -17,7 +17,8 @@ def executed(notebook: Path) -> nbformat.NotebookNode:
     read = nbformat.read(notebook, as_version=4)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with tempfile.TemporaryDirectory() as folder:
-        client = NotebookClient(read, timeout=600, record_timing=False, resources={"metadata": {"path": folder}})
+        where = {"metadata": {"path": folder}}
+        client = NotebookClient(read, timeout=600, record_timing=False, coalesce_streams=True, resources=where)
         client.execute(env={**os.environ, "PATH": path})
     return read
 

@@ -59,12 +59,12 @@ def trace(
     from ..trace.text import one_fact, several_facts
     from ..trace.trace import require_packe, trace_requests, trace_together
 
-    require_packe(settings)
+    packe_settings = require_packe(settings)
     net, tok = loaded(model, dtype)
     with spinner(f"tracing {len(asked)} fact{'s' * (len(asked) > 1)}"):
         traces = trace_requests(net, tok, asked, settings)
         common = overlap(traces) if len(traces) > 1 else None
-        in_one = common is not None and settings.trace == "call"
+        in_one = common is not None and packe_settings.trace == "call"
         edit = [trace_together(net, tok, asked, settings)] if in_one else traces
     console = Console(highlight=False)
     with console.capture() as said:

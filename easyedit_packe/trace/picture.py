@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -143,7 +143,7 @@ def _few_ticks() -> Any:
     return MaxNLocator(4)
 
 
-def _figure(width: float, height: float, layout: str) -> tuple[Any, Any]:
+def _figure(width: float, height: float, layout: Literal["constrained", "compressed"]) -> tuple[Any, Any]:
     needs("matplotlib", "figures")
     from matplotlib.figure import Figure
 
