@@ -40,6 +40,11 @@ test: lint model
 	@if [ -n "$(EASYEDIT_HOME)" ]; then echo "again, with $(EASYEDIT_HOME)"; \
 	  EASYEDIT_HOME="$(EASYEDIT_HOME)" $(PYTEST) -m "" tests/easyedit tests/baselines tests/bench; fi
 
+# The notebook with the outputs of a new run.
+.PHONY: notebook
+notebook: model
+	$(BIN)/python notebooks/execute.py notebooks/quickstart.ipynb
+
 # What needs no real model and little time: what `pytest` alone runs.
 quick: setup
 	EASYEDIT_HOME="$(SITE)" $(PYTEST)

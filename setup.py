@@ -60,12 +60,15 @@ setup(
         "models": ["gguf>=0.17"],  # `packe model fetch`: reads the default model's file
         # And `packe report`.
         "bench": ["hydra-core>=1.3", "jinja2>=3.1", "pandas>=2.2", "tabulate>=0.9", "zstandard>=0.23"],
-        "figures": ["matplotlib>=3.8", "zstandard>=0.23"],  # `packe figures`
+        "figures": ["matplotlib>=3.8", "zstandard>=0.23"],  # `packe figures`, `packe trace --png`
         "judge": ["openai>=2"],  # `packe bench judge=`: any server that speaks its chat completions
         "test": [
             "hydra-joblib-launcher>=1.2",  # a sweep of processes
             "hypothesis>=6.100",
+            "ipykernel>=6.29",  # runs the notebook
             "mypy>=1.14",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
             "playwright>=1.49",  # drives a Chromium, where there is one, through the page of a report
             "pytest>=8",
             "pytest-xdist>=3.6",  # `make test` runs two at a time

@@ -54,10 +54,7 @@ def compute_patch(model: PreTrainedModel, tok: Any, requests: Requests, hparams:
             f"expected PaCKEHyperParams or PaCKEPlusHyperParams, got {type(hparams).__name__}; load a file of "
             "hparams/PaCKE/ or hparams/PaCKE+/."
         )
-    check_device(hparams.device)
-    read = read_requests(requests)
-    if hparams.use_chat_template:
-        read = [framed(tok, request) for request in read]
+    read = as_asked(tok, requests, hparams)
     if isinstance(hparams, PaCKEHyperParams):
         run = _rectify_packe(model, tok, read, hparams)
     else:
@@ -84,6 +81,17 @@ def compute_patch(model: PreTrainedModel, tok: Any, requests: Requests, hparams:
     finally:
         for patch in reversed(done):
             patch.revert(model)
+
+
+def as_asked(tok: Any, requests: Requests, hparams: HyperParams) -> list[EditRequest]:
+    """The requests, checked, as the settings have them asked: in the tokeniser's chat template, or as they are.
+
+    Raises:
+        RequestError, HyperParamsError: a request, or the device, cannot be used.
+    """
+    check_device(hparams.device)
+    read = read_requests(requests)
+    return [framed(tok, request) for request in read] if hparams.use_chat_template else read
 
 
 def _rectify_packe(

@@ -19,6 +19,7 @@ from .edit import ask, edit
 from .figures import figures, importance
 from .patches import apply, merge, revert, show
 from .stats import stats
+from .trace import trace
 
 
 class _App(typer.Typer):
@@ -53,6 +54,7 @@ def _options(
     pass
 
 
+app.command()(trace)
 app.command()(edit)
 app.command()(ask)
 app.command()(show)

@@ -16,9 +16,9 @@ from ..conftest import ROOT
 from .common import PACKE, packe, shell
 
 COMMANDS = [
-    [], ["edit"], ["ask"], ["show"], ["apply"], ["revert"], ["merge"], ["bench"], ["report"], ["pack"], ["unpack"],
-    ["figures"], ["importance"], ["stats"], ["export"], ["export", "lora"], ["export", "model"], ["easyedit"],
-    ["easyedit", "install"], ["easyedit", "show"], ["model"], ["model", "fetch"],
+    [], ["trace"], ["edit"], ["ask"], ["show"], ["apply"], ["revert"], ["merge"], ["bench"], ["report"], ["pack"],
+    ["unpack"], ["figures"], ["importance"], ["stats"], ["export"], ["export", "lora"], ["export", "model"],
+    ["easyedit"], ["easyedit", "install"], ["easyedit", "show"], ["model"], ["model", "fetch"],
 ]  # fmt: skip
 
 
