@@ -54,7 +54,7 @@ def edit(
 
     asked = _asked(prompt, target, subject, rephrase, requests)
     facts = read_requests(asked)
-    settings = _settings(hparams, editor, model)
+    settings = settings_of(hparams, editor, model)
     settings.use_chat_template |= chat_template
     net, tok = loaded(model, dtype)
     turn = partial(in_turn, tok) if settings.use_chat_template else str
@@ -140,7 +140,7 @@ def _paraphrases(request: dict[str, Any]) -> list[str]:
     return [given] if isinstance(given, str) else list(given or [])
 
 
-def _settings(name: str | None, editor: str, model: str) -> HyperParams:
+def settings_of(name: str | None, editor: str, model: str) -> HyperParams:
     """Hyper-parameters from a file, or else the ones that are shipped for the model's name."""
     from ..config import load_hparams
 

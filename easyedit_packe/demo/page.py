@@ -1,0 +1,162 @@
+"""The page: what stands where, and what happens when something is pressed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+from ..errors import PaCKEError
+from . import view
+from .comparison import compare
+from .facts import Fact, built_in, guessed_subject
+from .sessions import Session, SharedModel
+
+EDITORS = {"PaCKE": "PaCKE: the paper's", "PaCKE+": "PaCKE+: leaves neighbours and other facts alone"}
+FONTS = ["system-ui", "sans-serif"]  # gradio's own theme asks the network for its fonts
+THEME = gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"])
+
+INTRODUCTION = """# Change one fact of a language model
+
+This is {name}, a small language model that runs on this computer and goes on with any text. Give it a new answer to one
+question: PaCKE finds the few weights that carry the old one and changes them. Then see what the model says now, and what
+else has changed. Your edits are yours: nobody else who opens this page has them, and they are gone when you close it."""
+
+
+def page(shared: SharedModel, sessions: dict[str, Session]) -> gr.Blocks:
+    """The page of a model. `sessions` gets one of each visitor, by the key of gradio's own, until they leave."""
+    examples = built_in()
+    with gr.Blocks(title="PaCKE", analytics_enabled=False, fill_width=False) as blocks:
+        gr.Markdown(INTRODUCTION.format(name=shared.name or "a model"))
+        with gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                example = gr.Dropdown(
+                    [(fact.title, i) for i, fact in enumerate(examples)], value=0, label="Start from an example"
+                )
+                prompt = gr.Textbox(examples[0].prompt, label="Text that asks for the fact", elem_id="prompt")
+                with gr.Row():
+                    target = gr.Textbox(examples[0].target, label="New answer", elem_id="target", min_width=120)
+                    subject = gr.Textbox(
+                        examples[0].subject, label="What it is about", elem_id="subject", min_width=120,
+                        placeholder="guessed from the text",
+                    )  # fmt: skip
+                editor = gr.Radio(
+                    [(EDITORS.get(name, name), name) for name in shared.settings],
+                    value=list(shared.settings)[-1], label="Editor", elem_id="editor",
+                )  # fmt: skip
+                with gr.Row():
+                    make = gr.Button("Edit", variant="primary", elem_id="make")
+                with gr.Accordion("Questions that no editor sees, one a line", open=False):
+                    rephrases, neighbours, others = (
+                        gr.Textbox("\n".join(lines), label=label, info=info, lines=3, max_lines=8, elem_id=name)
+                        for name, lines, label, info in (
+                            ("rephrases", examples[0].rephrases, "In other words", "should get the new answer"),
+                            ("neighbours", examples[0].neighbours, "Neighbours", "should stay"),
+                            ("others", examples[0].others, "Other facts of the subject", "should stay"),
+                        )
+                    )
+                    ask = gr.Button("Ask", elem_id="ask")
+            with gr.Column(scale=3, min_width=320):
+                told = gr.HTML(elem_id="told")
+                answers = gr.HTML(elem_id="answers")
+                gr.Markdown("### Your edits")
+                changed = gr.State(())
+                rows = gr.Column()
+                reset = gr.Button("Take all back", visible=False, elem_id="reset", size="sm")
+
+        form = [prompt, target, subject, rephrases, neighbours, others]
+        shown = [told, answers, changed, reset]
+
+        def session_of(request: gr.Request) -> Session:
+            return sessions.setdefault(str(request.session_hash), Session(shared))
+
+        def seen(session: Session, fact: Fact, message: str = "") -> dict[Any, Any]:
+            """Everything that depends on the session's edits, after a change or a question."""
+            return {
+                told: view.done(message) if message else "",
+                answers: view.answers(compare(session, fact), bool(session.edits)),
+                changed: tuple(e.number for e in session.edits),
+                reset: gr.Button(visible=bool(session.edits)),
+            }
+
+        def show(request: gr.Request, *texts: str) -> dict[Any, Any]:
+            return seen(session_of(request), _fact(*texts))
+
+        def change(request: gr.Request, chosen: str, *texts: str) -> dict[Any, Any]:
+            fact, session = _fact(*texts), session_of(request)
+            edit = session.edit(chosen, fact.prompt, fact.target, fact.subject)
+            return seen(session, fact, f"Edited: {view.cost(edit, shared.num_weights)}.")
+
+        def take_back(request: gr.Request, number: int | None, *texts: str) -> dict[Any, Any]:
+            session = session_of(request)
+            if number is None:
+                session.reset()
+            else:
+                session.revert(number)
+            return seen(session, _fact(*texts), "Taken back, bit for bit.")
+
+        def leave(request: gr.Request) -> None:
+            sessions.pop(str(request.session_hash), None)
+
+        def fill(index: int) -> list[str]:
+            fact = examples[index]
+            return [
+                fact.prompt,
+                fact.target,
+                fact.subject,
+                *map("\n".join, (fact.rephrases, fact.neighbours, fact.others)),
+            ]
+
+        asked = _reporting(show, told)
+        blocks.load(asked, form, shown)
+        ask.click(asked, form, shown)
+        example.input(fill, example, form).then(asked, form, shown)
+        prompt.blur(_subject, [prompt, subject], subject, show_progress="hidden")
+        make.click(_reporting(change, told), [editor, *form], shown)
+        reset.click(_reporting(take_back, told), [gr.State(None), *form], shown)
+        blocks.unload(leave)
+
+        with rows:
+
+            @gr.render(inputs=changed, show_progress="hidden")
+            def list_edits(numbers: tuple[int, ...], request: gr.Request) -> None:
+                session = session_of(request)
+                if not session.edits:
+                    gr.Markdown("None yet. They stay in force, one on top of the other, until you take them back.")
+                for edit in session.edits:
+                    with gr.Row(equal_height=True):
+                        with gr.Column(scale=4, min_width=200):
+                            gr.HTML(view.edit(edit, shared.num_weights))
+                        back = gr.Button("Take back", size="sm", scale=1, min_width=100)
+                        back.click(_reporting(take_back, told), [gr.State(edit.number), *form], shown)
+                if session.edits:
+                    gr.HTML(view.downloads(session, str(request.session_hash)), elem_id="downloads")
+
+    return blocks
+
+
+def _fact(prompt: str, target: str, subject: str, *questions: str) -> Fact:
+    """The form as a fact: a question a line."""
+    subject = subject.strip() or guessed_subject(prompt)
+    lines = [tuple(line.strip() for line in text.splitlines() if line.strip()) for text in questions]
+    return Fact(prompt, target, subject, *lines)
+
+
+def _subject(prompt: str, subject: str) -> str:
+    """The subject of a prompt that has changed."""
+    return subject if subject and subject in prompt else guessed_subject(prompt)
+
+
+def _reporting(handler: Callable[..., dict[Any, Any]], told: gr.HTML) -> Callable[..., dict[Any, Any]]:
+    """The same, but what a person got wrong is told on the page, and nothing else on it changes."""
+
+    @wraps(handler)
+    def reported(*arguments: Any) -> dict[Any, Any]:
+        try:
+            return handler(*arguments)
+        except PaCKEError as e:
+            return {told: view.notice(str(e))}
+
+    return reported

@@ -1,0 +1,98 @@
+"""Answers and edits as HTML. What a person or the model has written is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from urllib.parse import quote
+
+from .comparison import Group, Row
+from .sessions import Edit, Session
+
+STYLE = """
+.gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
+.packe-notice { border-left: 4px solid #c2410c; padding: .6em .9em; margin: 0; overflow-wrap: anywhere;
+  background: var(--background-fill-secondary); color: var(--body-text-color); }
+.packe-done { border-left: 4px solid #15803d; padding: .6em .9em; margin: 0;
+  background: var(--background-fill-secondary); color: var(--body-text-color); }
+.packe-answers { width: 100%; border-collapse: collapse; table-layout: fixed; color: var(--body-text-color); }
+.packe-answers th, .packe-answers td { text-align: left; vertical-align: top; padding: .35em .6em .35em 0; border: 0;
+  border-bottom: 1px solid var(--border-color-primary); overflow-wrap: anywhere; }
+.packe-answers thead th, .packe-answers tbody th { font-weight: 600; }
+.packe-answers tbody th { padding-top: 1.1em; }
+.packe-answers .result { font-weight: 400; color: var(--body-text-color-subdued); }
+.packe-answers td.was { color: var(--body-text-color-subdued); }
+.packe-answers td.ok::before { content: "✓ "; color: #15803d; font-weight: 700; }
+.packe-answers td.not::before { content: "✗ "; color: #c2410c; font-weight: 700; }
+.dark .packe-answers td.ok::before { color: #4ade80; }
+.dark .packe-answers td.not::before { color: #fb923c; }
+.packe-edit { margin: 0; overflow-wrap: anywhere; }
+.packe-edit small { color: var(--body-text-color-subdued); }
+@media (max-width: 640px) {
+  .packe-answers thead { display: none; }
+  .packe-answers tr, .packe-answers td, .packe-answers tbody th { display: block; border-bottom: 0; padding: .1em 0; }
+  .packe-answers tr { border-bottom: 1px solid var(--border-color-primary); padding: .4em 0; }
+  .packe-answers td[data-title]::after { content: " (" attr(data-title) ")"; color: var(--body-text-color-subdued); }
+}
+"""
+
+
+def notice(message: str) -> str:
+    """What went wrong."""
+    return f'<p class="packe-notice" role="alert">{escape(message)}</p>'
+
+
+def done(message: str) -> str:
+    """What was done."""
+    return f'<p class="packe-done" role="status">{escape(message)}</p>'
+
+
+def answers(groups: Sequence[Group], edited: bool) -> str:
+    """Every question with its two answers, or one where nothing is edited."""
+    now = "<th>with your edits</th>" if edited else ""
+    body = "".join(_group(group, edited) for group in groups)
+    head = f"<thead><tr><th>the text begins</th><th>the unedited model goes on</th>{now}</tr></thead>"
+    return f'<table class="packe-answers">{head}<tbody>{body}</tbody></table>'
+
+
+def _group(group: Group, edited: bool) -> str:
+    result = f' <span class="result">{escape(group.result)}</span>' if edited else ""
+    head = f'<tr><th colspan="{2 + edited}">{escape(group.title)}{result}</th></tr>'
+    return head + "".join(_row(row, edited) for row in group.rows)
+
+
+def _row(row: Row, edited: bool) -> str:
+    a = row.answer
+    cells = f'<td>{escape(a.prompt)} …</td><td class="was" data-title="unedited">{escape(a.before) or "(nothing)"}</td>'
+    if edited:
+        mark = "ok" if row.holds else "not"
+        cells += f'<td class="{mark}" data-title="now">{escape(a.now) or "(nothing)"}</td>'
+    return f"<tr>{cells}</tr>"
+
+
+def edit(e: Edit, num_weights: int) -> str:
+    """One line of the list of edits."""
+    return (
+        f'<p class="packe-edit"><b>{escape(e.request.prompt)}</b> → <b>{escape(e.request.target)}</b><br>'
+        f"<small>{escape(cost(e, num_weights))}</small></p>"
+    )
+
+
+def cost(e: Edit, num_weights: int) -> str:
+    """For example "PaCKE, 1.5 s, 4.5 MB, 0.4% of the weights"."""
+    share = e.patch.num_weights / num_weights
+    return f"{e.editor}, {e.seconds:.1f} s, {size(e)}, {share:.1%} of the weights"
+
+
+def size(e: Edit) -> str:
+    """Of the edit's tensors, which is that of its file but for some hundred bytes a parameter."""
+    total = sum(t.nbytes for s in e.patch.slices.values() for t in (s.index, s.old, s.new))
+    return f"{total / 1e6:.1f} MB"
+
+
+def downloads(session: Session, key: str) -> str:
+    """Links to the files of a session's edits."""
+    if not session.edits:
+        return ""
+    links = (("edits.safetensors", "Download as a patch"), ("adapter.zip", "Download as a LoRA adapter"))
+    return " · ".join(f'<a href="/edits/{quote(key)}/{file}" download>{text}</a>' for file, text in links)
