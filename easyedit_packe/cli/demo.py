@@ -35,14 +35,14 @@ def demo(
     from ..demo.sessions import SharedModel
 
     place = bound(port)
-    settings = _editors(hparams, model)
+    settings = editors_for(hparams, model)
     net, tok = loaded(model)
     serving = server(SharedModel(net, tok, settings, model))
     typer.echo(f"Open http://127.0.0.1:{place.getsockname()[1]} in a browser on this computer. Ctrl-C ends it.")
     serving.run(sockets=[place])
 
 
-def _editors(hparams: str | None, model: str) -> dict[str, HyperParams]:
+def editors_for(hparams: str | None, model: str) -> dict[str, HyperParams]:
     """The editors that have hyper-parameters for a model, with these.
 
     Raises:

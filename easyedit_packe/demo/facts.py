@@ -75,6 +75,6 @@ def _trimmed(words: list[str]) -> str:
 
 _BETWEEN = {"of", "the", "and", "de", "da", "di", "du", "la", "van", "von", "der", "den", "al"}
 _BEGINNINGS = {
-    "A", "All", "An", "As", "At", "By", "During", "Every", "For", "From", "How", "If", "In", "Most", "Of", "On", "Since",
-    "That", "To", "What", "When", "Where", "Which", "Who", "With",
+    "A", "All", "An", "As", "At", "By", "During", "Every", "For", "From", "How", "If", "In", "Most", "Of", "On",
+    "Since", "That", "To", "What", "When", "Where", "Which", "Who", "With",
 }  # fmt: skip

@@ -14,15 +14,18 @@ from .comparison import compare
 from .facts import Fact, built_in, guessed_subject
 from .sessions import Session, SharedModel
 
-EDITORS = {"PaCKE": "PaCKE: the paper's", "PaCKE+": "PaCKE+: leaves neighbours and other facts alone"}
+EDITORS = {
+    "PaCKE": "PaCKE: the paper's, takes seconds",
+    "PaCKE+": "PaCKE+: leaves more of the rest alone; its first edit takes half a minute",
+}
 FONTS = ["system-ui", "sans-serif"]  # gradio's own theme asks the network for its fonts
 THEME = gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"])
 
 INTRODUCTION = """# Change one fact of a language model
 
-This is {name}, a small language model that runs on this computer and goes on with any text. Give it a new answer to one
-question: PaCKE finds the few weights that carry the old one and changes them. Then see what the model says now, and what
-else has changed. Your edits are yours: nobody else who opens this page has them, and they are gone when you close it."""
+This is {name}, a language model on this computer that goes on with any text. Give it a new answer to one question: the
+editor finds the weights that carry the old one and changes them. See what the model says then, and what else has
+changed. Nobody else who opens this page sees your edits; they are gone when you close it."""
 
 
 def page(shared: SharedModel, sessions: dict[str, Session]) -> gr.Blocks:
@@ -44,11 +47,10 @@ def page(shared: SharedModel, sessions: dict[str, Session]) -> gr.Blocks:
                     )  # fmt: skip
                 editor = gr.Radio(
                     [(EDITORS.get(name, name), name) for name in shared.settings],
-                    value=list(shared.settings)[-1], label="Editor", elem_id="editor",
+                    value=next(iter(shared.settings)), label="Editor", elem_id="editor",
                 )  # fmt: skip
-                with gr.Row():
-                    make = gr.Button("Edit", variant="primary", elem_id="make")
-                with gr.Accordion("Questions that no editor sees, one a line", open=False):
+                make = gr.Button("Edit", variant="primary", elem_id="make")
+                with gr.Accordion("What else to ask, a question a line; no editor sees it", open=False):
                     rephrases, neighbours, others = (
                         gr.Textbox("\n".join(lines), label=label, info=info, lines=3, max_lines=8, elem_id=name)
                         for name, lines, label, info in (
@@ -74,12 +76,12 @@ def page(shared: SharedModel, sessions: dict[str, Session]) -> gr.Blocks:
 
         def seen(session: Session, fact: Fact, message: str = "") -> dict[Any, Any]:
             """Everything that depends on the session's edits, after a change or a question."""
-            return {
-                told: view.done(message) if message else "",
-                answers: view.answers(compare(session, fact), bool(session.edits)),
-                changed: tuple(e.number for e in session.edits),
-                reset: gr.Button(visible=bool(session.edits)),
-            }
+            edits = {changed: tuple(e.number for e in session.edits), reset: gr.Button(visible=bool(session.edits))}
+            try:
+                compared = view.answers(compare(session, fact), bool(session.edits))
+            except PaCKEError as e:  # what was changed is shown all the same
+                return {**edits, told: view.notice(str(e))}
+            return {**edits, told: view.done(message) if message else "", answers: compared}
 
         def show(request: gr.Request, *texts: str) -> dict[Any, Any]:
             return seen(session_of(request), _fact(*texts))
@@ -109,11 +111,16 @@ def page(shared: SharedModel, sessions: dict[str, Session]) -> gr.Blocks:
                 *map("\n".join, (fact.rephrases, fact.neighbours, fact.others)),
             ]
 
+        def fit(text: str, about: str, *questions: str) -> list[str]:
+            """Subject and questions for a prompt that has changed; those of an example go with its prompt."""
+            of = [tuple(map("\n".join, (f.rephrases, f.neighbours, f.others))) for f in examples if f.prompt != text]
+            return [_subject(text, about), *([""] * 3 if questions in of else questions)]
+
         asked = _reporting(show, told)
         blocks.load(asked, form, shown)
         ask.click(asked, form, shown)
         example.input(fill, example, form).then(asked, form, shown)
-        prompt.blur(_subject, [prompt, subject], subject, show_progress="hidden")
+        prompt.blur(fit, [prompt, *form[2:]], form[2:], show_progress="hidden")
         make.click(_reporting(change, told), [editor, *form], shown)
         reset.click(_reporting(take_back, told), [gr.State(None), *form], shown)
         blocks.unload(leave)
@@ -126,7 +133,7 @@ def page(shared: SharedModel, sessions: dict[str, Session]) -> gr.Blocks:
                 if not session.edits:
                     gr.Markdown("None yet. They stay in force, one on top of the other, until you take them back.")
                 for edit in session.edits:
-                    with gr.Row(equal_height=True):
+                    with gr.Row():
                         with gr.Column(scale=4, min_width=200):
                             gr.HTML(view.edit(edit, shared.num_weights))
                         back = gr.Button("Take back", size="sm", scale=1, min_width=100)

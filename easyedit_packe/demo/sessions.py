@@ -7,6 +7,7 @@ one's edits for as long, and is given back as it was, bit for bit.
 from __future__ import annotations
 
 import itertools
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import HyperParams, PaCKEPlusHyperParams
 from ..editor import compute_patch
-from ..errors import HyperParamsError, PatchError, one_of
+from ..errors import HyperParamsError, PatchError, RequestError, one_of
 from ..model.ffn import FFNMap
 from ..model.generation import greedy_all
 from ..model.hooks import frozen
@@ -27,7 +28,7 @@ from ..patch.watchers import watchers
 from ..plus.background import Background
 from ..plus.layers import in_layers
 from ..plus.state import EditMemory
-from ..requests import EditRequest, read_requests
+from ..requests import EditRequest, read_requests, token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -75,6 +76,7 @@ class SharedModel:
     def __init__(self, model: PreTrainedModel, tok: Any, settings: Mapping[str, HyperParams], name: str = "") -> None:
         self.model, self.tok, self.settings, self.name = model, tok, dict(settings), name
         self.num_weights = sum(p.numel() for p in model.parameters())
+        self.positions = getattr(model.config, "max_position_embeddings", None) or math.inf
         self._background = Background()
         self._lock = Lock()
 
@@ -177,8 +179,14 @@ class Session:
         """How each prompt goes on, greedily, before all edits and now.
 
         Raises:
-            RequestError: a prompt without tokens.
+            RequestError: a prompt without tokens, or one that leaves the model no room for an answer.
         """
+        for prompt in prompts:
+            if len(token_ids(self.shared.tok, prompt)) + tokens > self.shared.positions:
+                raise RequestError(
+                    f"expected at most {self.shared.positions - tokens} tokens, for the answer to have room, got "
+                    f"{prompt[:60]!r}...; shorten it."
+                )
         new = [p for p in dict.fromkeys(prompts) if p not in self._unedited]
         with self.shared.lent() as model:
             self._unedited |= self._said(model, new, tokens)

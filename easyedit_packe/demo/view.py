@@ -11,28 +11,28 @@ from .sessions import Edit, Session
 
 STYLE = """
 .gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
-.packe-notice { border-left: 4px solid #c2410c; padding: .6em .9em; margin: 0; overflow-wrap: anywhere;
-  background: var(--background-fill-secondary); color: var(--body-text-color); }
-.packe-done { border-left: 4px solid #15803d; padding: .6em .9em; margin: 0;
-  background: var(--background-fill-secondary); color: var(--body-text-color); }
-.packe-answers { width: 100%; border-collapse: collapse; table-layout: fixed; color: var(--body-text-color); }
-.packe-answers th, .packe-answers td { text-align: left; vertical-align: top; padding: .35em .6em .35em 0; border: 0;
-  border-bottom: 1px solid var(--border-color-primary); overflow-wrap: anywhere; }
-.packe-answers thead th, .packe-answers tbody th { font-weight: 600; }
-.packe-answers tbody th { padding-top: 1.1em; }
-.packe-answers .result { font-weight: 400; color: var(--body-text-color-subdued); }
-.packe-answers td.was { color: var(--body-text-color-subdued); }
+.packe-notice, .packe-done { padding: .6em .9em; margin: 0; overflow-wrap: anywhere;
+  background: var(--background-fill-secondary); color: var(--body-text-color); border-left: 4px solid #15803d; }
+.packe-notice { border-color: #c2410c; }
+.packe-answers { width: 100%; border-collapse: collapse; table-layout: fixed; margin: 0 !important; }
+.packe-answers th, .packe-answers td { text-align: left; vertical-align: top; padding: .35em .8em .35em 0 !important;
+  border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; overflow-wrap: anywhere;
+  color: var(--body-text-color) !important; }
+.packe-answers tbody th { padding-top: 1em !important; }
+.packe-answers .result { font-weight: 400; opacity: .75; }
+.packe-answers td.was { opacity: .75; }
 .packe-answers td.ok::before { content: "✓ "; color: #15803d; font-weight: 700; }
 .packe-answers td.not::before { content: "✗ "; color: #c2410c; font-weight: 700; }
 .dark .packe-answers td.ok::before { color: #4ade80; }
 .dark .packe-answers td.not::before { color: #fb923c; }
-.packe-edit { margin: 0; overflow-wrap: anywhere; }
-.packe-edit small { color: var(--body-text-color-subdued); }
+.packe-edit { margin: 0 !important; overflow-wrap: anywhere; color: var(--body-text-color); }
 @media (max-width: 640px) {
   .packe-answers thead { display: none; }
-  .packe-answers tr, .packe-answers td, .packe-answers tbody th { display: block; border-bottom: 0; padding: .1em 0; }
-  .packe-answers tr { border-bottom: 1px solid var(--border-color-primary); padding: .4em 0; }
-  .packe-answers td[data-title]::after { content: " (" attr(data-title) ")"; color: var(--body-text-color-subdued); }
+  .packe-answers tr, .packe-answers td, .packe-answers tbody th { display: block; padding: .1em 0 !important; }
+  .packe-answers td, .packe-answers tbody th { border-bottom: 0 !important; }
+  .packe-answers tr { border-bottom: 1px solid var(--border-color-primary) !important; padding: .4em 0; }
+  .packe-answers tbody th { padding-top: .8em !important; }
+  .packe-answers td[data-title]::after { content: " (" attr(data-title) ")"; opacity: .75; }
 }
 """
 
