@@ -61,6 +61,7 @@ setup(
         # And `packe report`.
         "bench": ["hydra-core>=1.3", "jinja2>=3.1", "pandas>=2.2", "tabulate>=0.9", "zstandard>=0.23"],
         "demo": ["gradio>=6.31"],  # `packe demo`
+        "figures": ["matplotlib>=3.8"],  # `packe trace --png`
         "judge": ["openai>=2"],  # `packe bench judge=`: any server that speaks its chat completions
         "test": [
             "hydra-joblib-launcher>=1.2",  # a sweep of processes

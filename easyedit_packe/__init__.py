@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .model.load import LoadedModel
     from .patch import EditStack, OriginalWeights, WeightPatch
     from .requests import EditRequest
+    from .trace.overlap import Overlap, overlap
+    from .trace.trace import Trace, trace_requests, trace_together
 
 __version__ = "0.2.0"
 __all__ = [
@@ -21,15 +23,20 @@ __all__ = [
     "EditStack",
     "LoadedModel",
     "OriginalWeights",
+    "Overlap",
     "PaCKEError",
     "PaCKEHyperParams",
     "PaCKEPlusHyperParams",
+    "Trace",
     "WeightPatch",
     "apply_packe_plus_to_model",
     "apply_packe_to_model",
     "compute_patch",
+    "overlap",
     "record_patches",
     "register",
+    "trace_requests",
+    "trace_together",
 ]
 
 _WHERE = {
@@ -37,13 +44,18 @@ _WHERE = {
     "EditStack": "patch",
     "LoadedModel": "model.load",
     "OriginalWeights": "patch",
+    "Overlap": "trace.overlap",
     "PaCKEHyperParams": "config",
     "PaCKEPlusHyperParams": "config",
+    "Trace": "trace.trace",
     "WeightPatch": "patch",
     "apply_packe_plus_to_model": "editor",
     "apply_packe_to_model": "editor",
     "compute_patch": "editor",
+    "overlap": "trace.overlap",
     "record_patches": "editor",
+    "trace_requests": "trace.trace",
+    "trace_together": "trace.trace",
 }
 
 

@@ -53,10 +53,7 @@ def compute_patch(model: PreTrainedModel, tok: Any, requests: Requests, hparams:
             f"expected PaCKEHyperParams or PaCKEPlusHyperParams, got {type(hparams).__name__}; load a file of "
             "hparams/PaCKE/ or hparams/PaCKE+/."
         )
-    check_device(hparams.device)
-    read = read_requests(requests)
-    if hparams.use_chat_template:
-        read = [framed(tok, request) for request in read]
+    read = as_asked(tok, requests, hparams)
     if isinstance(hparams, PaCKEHyperParams):
         run = _rectify_packe(model, tok, read, hparams)
     else:
@@ -85,11 +82,22 @@ def compute_patch(model: PreTrainedModel, tok: Any, requests: Requests, hparams:
             patch.revert(model)
 
 
+def as_asked(tok: Any, requests: Requests, hparams: HyperParams) -> list[EditRequest]:
+    """The requests, checked, as the settings have them asked: in the tokeniser's chat template, or as they are.
+
+    Raises:
+        RequestError, HyperParamsError: a request, or the device, cannot be used.
+    """
+    check_device(hparams.device)
+    read = read_requests(requests)
+    return [framed(tok, request) for request in read] if hparams.use_chat_template else read
+
+
 def _rectify_packe(
     model: PreTrainedModel, tok: Any, requests: Sequence[EditRequest], hparams: PaCKEHyperParams
 ) -> Rectify:
     ffn = FFNMap.of(model)
-    encoded = dict(zip(map(id, requests), encode(tok, requests, _positions(model)), strict=True))
+    encoded = dict(zip(map(id, requests), encode(tok, requests, positions(model)), strict=True))
     return lambda asked: rectify(model, ffn, [encoded[id(r)] for r in asked], hparams)
 
 
@@ -97,11 +105,12 @@ def _rectify_plus(
     model: PreTrainedModel, tok: Any, requests: Sequence[EditRequest], hparams: PaCKEPlusHyperParams
 ) -> Rectify:
     ffn = FFNMap.of(model)
-    encode(tok, requests, _positions(model))  # refuses all before the first is edited
+    encode(tok, requests, positions(model))  # refuses all before the first is edited
     return lambda asked: rectify_plus(model, tok, ffn, asked, hparams, EditMemory.of(model))
 
 
-def _positions(model: PreTrainedModel) -> int | None:
+def positions(model: PreTrainedModel) -> int | None:
+    """Most tokens of a text, where the model says so."""
     return getattr(model.config, "max_position_embeddings", None)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import HyperParamsError, needs
-from .edit import settings_of
+from .facts import settings_for
 from .loading import loaded
 from .options import DEFAULT_MODEL, ModelName
 
@@ -51,7 +51,7 @@ def editors_for(hparams: str | None, model: str) -> dict[str, HyperParams]:
     found: dict[str, HyperParams] = {}
     for editor in ("PaCKE", "PaCKE+"):
         try:
-            found[editor] = settings_of(hparams, editor, model)
+            found[editor] = settings_for(hparams, editor, model)
         except HyperParamsError as e:
             missing = e
     if not found:

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ..errors import HyperParamsError, RequestError
+from .facts import asked_for, settings_for
 from .loading import dtype_of, loaded, rounded, spinner
-from .options import DEFAULT_MODEL, AsJson, ChatTemplate, Dtype, ModelName, NewPatch
-
-if TYPE_CHECKING:
-    from ..config import HyperParams
+from .options import (
+    DEFAULT_MODEL,
+    AsJson,
+    ChatTemplate,
+    Dtype,
+    Editor,
+    HParams,
+    ModelName,
+    NewPatch,
+    Prompt,
+    RequestsFile,
+    Subject,
+    Target,
+)
 
 
 def edit(
     out: NewPatch,
-    prompt: Annotated[str | None, typer.Option(help="Text before the new answer; {} stands for the subject.")] = None,
-    target: Annotated[str | None, typer.Option(help="The new answer.")] = None,
-    subject: Annotated[str | None, typer.Option(help="What the fact is about; PaCKE+ needs it to generalise.")] = None,
+    prompt: Prompt = None,
+    target: Target = None,
+    subject: Subject = None,
     rephrase: Annotated[list[str] | None, typer.Option(help="Only measured. May be repeated.")] = None,
-    requests: Annotated[Path | None, typer.Option(help="JSON list of EasyEdit requests, for many facts.")] = None,
+    requests: RequestsFile = None,
     model: ModelName = DEFAULT_MODEL,
-    editor: Annotated[str, typer.Option(help="PaCKE, or PaCKE+.")] = "PaCKE",
-    hparams: Annotated[str | None, typer.Option(help="YAML file or shipped name; default: the model's.")] = None,
+    editor: Editor = "PaCKE",
+    hparams: HParams = None,
     dtype: Annotated[
         Dtype,
         typer.Option(
@@ -52,9 +61,9 @@ def edit(
     from ..model.generation import greedy, token_accuracy
     from ..requests import read_requests
 
-    asked = _asked(prompt, target, subject, rephrase, requests)
+    asked = asked_for(prompt, target, subject, rephrase, requests)
     facts = read_requests(asked)
-    settings = settings_of(hparams, editor, model)
+    settings = settings_for(hparams, editor, model)
     settings.use_chat_template |= chat_template
     net, tok = loaded(model, dtype)
     turn = partial(in_turn, tok) if settings.use_chat_template else str
@@ -115,46 +124,10 @@ def ask(
     typer.echo(json.dumps({"prompt": prompt, "answer": said}) if as_json else said)
 
 
-def _asked(
-    prompt: str | None, target: str | None, subject: str | None, rephrase: Sequence[str] | None, file: Path | None
-) -> list[dict[str, Any]]:
-    """EasyEdit requests, from the options or from a file."""
-    if file is None:
-        if prompt is None or target is None:
-            raise RequestError("expected --prompt and --target, or --requests with a JSON file.")
-        return [{"prompt": prompt, "target_new": target, "subject": subject, "rephrase_prompt": rephrase}]
-    if prompt is not None or target is not None:
-        raise RequestError("expected either --requests or --prompt and --target, got both.")
-    try:
-        requests = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise RequestError(f"{file} is not readable as JSON: {e}.") from None
-    if not isinstance(requests, list):
-        raise RequestError(f"{file}: expected a JSON list of requests, got {type(requests).__name__}.")
-    return requests
-
-
 def _paraphrases(request: dict[str, Any]) -> list[str]:
     """Prompts that are only measured; EasyEdit's files hold one, or several, or none."""
     given = request.get("rephrase_prompt")
     return [given] if isinstance(given, str) else list(given or [])
-
-
-def settings_of(name: str | None, editor: str, model: str) -> HyperParams:
-    """Hyper-parameters from a file, or else the ones that are shipped for the model's name."""
-    from ..config import load_hparams
-
-    if name is not None:
-        settings = load_hparams(name, editor)
-    else:
-        try:
-            settings = load_hparams(Path(model).name, editor)
-        except HyperParamsError as e:
-            raise HyperParamsError(
-                f"no hyper-parameters are shipped for {model!r}; name some with --hparams. {e}"
-            ) from e
-    settings.device, settings.model_name = None, model
-    return settings
 
 
 def _what_takes_time(facts: int, algorithm: str) -> str:

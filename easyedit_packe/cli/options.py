@@ -19,7 +19,19 @@ PatchFile = Annotated[Path, typer.Argument(help="A patch made by `packe edit`.",
 NewPatch = Annotated[Path, typer.Option("--out", "-o", help="The patch to write.", show_default=False)]
 Folder = Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write; default: --model itself.")]
 
-__all__ = ["DEFAULT_MODEL", "AsJson", "ChatTemplate", "Dtype", "Folder", "ModelName", "NewPatch", "PatchFile"]
+Prompt = Annotated[str | None, typer.Option(help="Text before the new answer; {} stands for the subject.")]
+Target = Annotated[str | None, typer.Option(help="The new answer.")]
+Subject = Annotated[str | None, typer.Option(help="What the fact is about; PaCKE+ needs it to generalise.")]
+RequestsFile = Annotated[
+    Path | None, typer.Option(help="JSON list of EasyEdit requests, for many facts; a .jsonl file has one a line.")
+]
+Editor = Annotated[str, typer.Option(help="PaCKE, or PaCKE+.")]
+HParams = Annotated[str | None, typer.Option(help="YAML file or shipped name; default: the model's.")]
+
+__all__ = [
+    "DEFAULT_MODEL", "AsJson", "ChatTemplate", "Dtype", "Editor", "Folder", "HParams", "ModelName", "NewPatch",
+    "PatchFile", "Prompt", "RequestsFile", "Subject", "Target",
+]  # fmt: skip
 
 
 class Dtype(StrEnum):

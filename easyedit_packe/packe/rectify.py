@@ -25,7 +25,7 @@ from .objective import token_losses
 from .rounding import warn_of_rounding
 from .slices import NodeGradients, Slices, spread
 from .terms import Backward, require_finite
-from .tracing import NodeSets, choose_nodes, factors, module_scores, trace, watch_outputs
+from .tracing import NodeScores, NodeSets, choose_nodes, factors, module_scores, trace, watch_outputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -86,6 +86,7 @@ class Rectifier:
         self.optimizer: torch.optim.Adam | None = None
         self.generator = torch.Generator().manual_seed(hparams.seed)
         self.backward = Backward(hparams.batch_terms)
+        self.scores: NodeScores = {}  # of every node, at the newest tracing
         # The next step's loss and gradients, if tracing gave them.
         self.known: tuple[Tensor, list[Tensor]] | None = None
 
@@ -162,7 +163,7 @@ class Rectifier:
         chosen, gradients = NodeSets({}, {}), NodeGradients()
         for i, m in enumerate(self.ffn.modules):
             hidden, inner = factors(m, seen[i][0], first[i])
-            score = module_scores(m, hidden, inner, self.hparams.score)
+            score = self.scores[m.name] = module_scores(m, hidden, inner, self.hparams.score)
             one = choose_nodes({m.name: score}, self.hparams.num_critical_paths, self.hparams.num_negative_paths)
             chosen.critical.update(one.critical)
             chosen.negative.update(one.negative)
@@ -189,8 +190,8 @@ class Rectifier:
             return loss
 
         parts = [lambda p=p, b=b: loss_of(p, b) for p, b in self.forward_batches(everything)]
-        scores = trace(self.ffn, parts, self.hparams.score, self.trace_matrices())
-        return choose_nodes(scores, self.hparams.num_critical_paths, self.hparams.num_negative_paths)
+        self.scores = trace(self.ffn, parts, self.hparams.score, self.trace_matrices())
+        return choose_nodes(self.scores, self.hparams.num_critical_paths, self.hparams.num_negative_paths)
 
     def trace_matrices(self) -> int:
         """How many gradient matrices may be summed at a time."""

@@ -14,6 +14,7 @@ ORDER = [
     "errors", "cache", "requests",  # what everything says, keeps and asks
     "model", "patch", "config",  # a model, an edit as data, settings
     "packe", "plus", "editor",  # the paper, what goes beyond it, and both as an editor
+    "trace",  # what an edit will touch
     "easyedit", "baselines", "registry",  # the host, and what is put into it
     "bench", "demo", "cli",  # the comparison, a page to play with, and the commands
 ]  # fmt: skip

@@ -1,0 +1,134 @@
+"""Pictures of a trace and of an overlap, with matplotlib (the extra `figures`)."""
+
+from __future__ import annotations
+
+import textwrap
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cache import written_whole
+from ..errors import needs
+from .overlap import Overlap
+from .trace import Trace
+
+KEY, VALUE, OTHER, TEXT = "#1f6fb4", "#d9622b", "#c9ced6", "#2b2f36"
+SIDE = {"key": -0.21, "value": 0.21}
+"""Where the nodes of a kind stand in their layer's column."""
+LOWEST = 1e-3
+"""Share of all scores that lie below the picture, and are drawn at its lower edge."""
+NAMED = 24
+"""Facts that a heat map names; of more it says the numbers only."""
+WIDTH = 90
+"""Most characters of a title or a name in one line."""
+
+
+def save(figure: Any, file: Path) -> Path:
+    """Write a figure as PNG, with 128 colours: a third of the size. The file appears whole or not at all."""
+    from PIL import Image
+
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png")
+    with written_whole(file) as part:
+        Image.open(drawn).convert("RGB").quantize(128).save(part, format="png", optimize=True)
+    return file
+
+
+def draw_path(trace: Trace) -> Any:
+    """A column a layer; in it the keys on the left and the values on the right, each at the height of its score.
+
+    Returns:
+        A matplotlib Figure.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    figure, axes = _figure(11, 4.9)
+    layers = trace.layers
+    for layer in layers[::2]:
+        axes.axvspan(layer - 0.5, layer + 0.5, color="#f3f5f9", zorder=0)
+    everything = np.concatenate([score.numpy() for score in trace.scores.values()])
+    signed = bool((everything < 0).any())
+    floor = -np.inf if signed else float(np.quantile(everything[everything > 0], LOWEST))
+    jitter = np.random.default_rng(0).uniform(-0.13, 0.13, trace.modules[0].num_nodes)
+    for m in trace.modules:
+        x, score = m.layer + SIDE[m.kind], trace.scores[m.name].numpy().clip(floor)
+        critical, negative = trace.nodes.critical[m.name].numpy(), trace.nodes.negative[m.name].numpy()
+        color = KEY if m.kind == "key" else VALUE
+        axes.plot(x + jitter, score, ".", color=OTHER, markersize=1.6, markeredgewidth=0, zorder=1)
+        axes.plot(np.full(len(negative), x), score[negative], "x", color=TEXT, markersize=4.5, mew=1.1, zorder=3)
+        axes.plot(np.full(len(critical), x), score[critical], "o", color=color, ms=4.2, mec="white", mew=0.4, zorder=3)
+        axes.plot(x, score[critical[0]], "o", color=color, ms=6.5, mec=TEXT, mew=0.9, zorder=4)
+    axes.plot(*zip(*((m.layer + SIDE[m.kind], s) for m, _, s in trace.path), strict=True), color=TEXT, lw=1.1, zorder=2)
+
+    if signed:
+        axes.set_yscale("symlog", linthresh=float(np.quantile(np.abs(everything), 0.5)))
+    else:
+        axes.set_yscale("log")
+        axes.set_ylim(0.8 * floor, None)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.tick_params(which="minor", length=0)
+    axes.set_xlim(layers[0] - 0.5, layers[-1] + 0.5)
+    axes.set_xticks(layers)
+    axes.tick_params(labelsize=11, colors=TEXT, length=0)
+    axes.set_xlabel("layer", fontsize=13, color=TEXT)
+    axes.set_ylabel("score of a node for this edit", fontsize=12, color=TEXT)
+    axes.set_title(textwrap.shorten(title(trace), WIDTH, placeholder=" …"), fontsize=15, color=TEXT, pad=32)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    each = {kind: len(next(iter(sets.values()))) for kind, sets in vars(trace.nodes).items()}
+    axes.plot([], [], "-o", color=TEXT, mfc="none", label="best path")
+    axes.plot([], [], "o", color=KEY, label=f"T+: {each['critical']} keys a layer")
+    axes.plot([], [], "o", color=VALUE, label=f"and {each['critical']} values")
+    axes.plot([], [], "x", color=TEXT, label=f"T−: {each['negative']} of each")
+    axes.plot([], [], "s", color=OTHER, ms=5, label=f"the others, of {trace.modules[0].num_nodes:,} each")
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False, fontsize=11.5, labelcolor=TEXT,
+        handletextpad=0.4, columnspacing=1.6,
+    )  # fmt: skip
+    return figure
+
+
+def draw_overlap(overlap: Overlap) -> Any:
+    """A heat map of the Jaccard index of each fact's T+ with each other's; as `draw_path`."""
+    n = len(overlap.traces)
+    named = n <= NAMED
+    side = max(3.2, min(9.0, 0.34 * n)) if named else 7.0
+    figure, axes = _figure(side + (5.6 if named else 1.8), side + 1.0)
+    shown = overlap.jaccard.numpy().copy()
+    np.fill_diagonal(shown, np.nan)
+    image = axes.imshow(shown, cmap="Blues", vmin=0, vmax=float(np.nanmax(shown)) or 1.0)
+    if named:
+        names = [f"{textwrap.shorten(title(t), 60, placeholder=' …')}  {i}" for i, t in enumerate(overlap.traces, 1)]
+        axes.set_xticks(range(n), [str(i + 1) for i in range(n)])
+        axes.set_yticks(range(n), names)
+    if n <= 12:
+        for p in overlap.pairs:
+            color = "white" if p.jaccard > 0.6 * float(np.nanmax(shown)) else TEXT
+            for x, y in ((p.first, p.second), (p.second, p.first)):
+                axes.text(x, y, f"{p.jaccard:.2f}", ha="center", va="center", fontsize=9, color=color)
+    axes.tick_params(labelsize=10, colors=TEXT, length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+    bar.outline.set_visible(False)
+    bar.set_label("T+ in common, Jaccard index", fontsize=11, color=TEXT)
+    bar.ax.tick_params(labelsize=10, colors=TEXT, length=0)
+    return figure
+
+
+def title(trace: Trace) -> str:
+    """What was traced, in one line."""
+    first = trace.requests[0]
+    more = len(trace.requests) - 1
+    return f"{first.prompt}  →  {first.target}" + f", and {more} more, traced together" * (more > 0)
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    needs("matplotlib", "figures")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=160, facecolor="white", layout="constrained")
+    return figure, figure.subplots()
