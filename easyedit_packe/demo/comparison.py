@@ -19,7 +19,7 @@ class Row:
 
     @property
     def holds(self) -> bool:
-        """The answer begins with the target, or with the same word as before."""
+        """The answer begins with the target, or with the same word as before, articles apart."""
         if self.target is not None:
             return self.answer.now.startswith(self.target)
         return _first_word(self.answer.now) == _first_word(self.answer.before)
@@ -67,5 +67,5 @@ def compare(session: Session, fact: Fact) -> list[Group]:
 
 
 def _first_word(text: str) -> str:
-    found = re.search(r"\w+", text)
-    return found.group() if found else text
+    words = re.findall(r"\w+", text)
+    return next((word for word in words if word.lower() not in ("a", "an", "the")), text)

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ..errors import PaCKEError
+from ..trace.picture import draw_path
 from . import view
 from .comparison import compare
 from .facts import Fact, built_in, guessed_subject
@@ -16,14 +17,14 @@ from .sessions import Session, SharedModel
 
 EDITORS = {
     "PaCKE": "PaCKE: the paper's, takes seconds",
-    "PaCKE+": "PaCKE+: leaves more of the rest alone; its first edit takes half a minute",
+    "PaCKE+": "PaCKE+: leaves more of the rest alone; its first edit takes half a minute longer",
 }
 FONTS = ["system-ui", "sans-serif"]  # gradio's own theme asks the network for its fonts
 THEME = gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"])
 
 INTRODUCTION = """# Change one fact of a language model
 
-This is {name}, a language model on this computer that goes on with any text. Give it a new answer to one question: the
+This is {name}, a language model on this computer that continues any text. Give it a new answer to one question: the
 editor finds the weights that carry the old one and changes them. See what the model says then, and what else has
 changed. Nobody else who opens this page sees your edits; they are gone when you close it."""
 
@@ -49,7 +50,9 @@ def page(shared: SharedModel, sessions: dict[str, Session]) -> gr.Blocks:
                     [(EDITORS.get(name, name), name) for name in shared.settings],
                     value=next(iter(shared.settings)), label="Editor", elem_id="editor",
                 )  # fmt: skip
-                make = gr.Button("Edit", variant="primary", elem_id="make")
+                with gr.Row():
+                    look = gr.Button("See the path first", elem_id="look", min_width=120)
+                    make = gr.Button("Edit", variant="primary", elem_id="make", min_width=120)
                 with gr.Accordion("What else to ask, a question a line; no editor sees it", open=False):
                     rephrases, neighbours, others = (
                         gr.Textbox("\n".join(lines), label=label, info=info, lines=3, max_lines=8, elem_id=name)
@@ -62,6 +65,7 @@ def page(shared: SharedModel, sessions: dict[str, Session]) -> gr.Blocks:
                     ask = gr.Button("Ask", elem_id="ask")
             with gr.Column(scale=3, min_width=320):
                 told = gr.HTML(elem_id="told")
+                picture = gr.Plot(visible=False, show_label=False, elem_id="path")
                 answers = gr.HTML(elem_id="answers")
                 gr.Markdown("### Your edits")
                 changed = gr.State(())
@@ -69,7 +73,7 @@ def page(shared: SharedModel, sessions: dict[str, Session]) -> gr.Blocks:
                 reset = gr.Button("Take all back", visible=False, elem_id="reset", size="sm")
 
         form = [prompt, target, subject, rephrases, neighbours, others]
-        shown = [told, answers, changed, reset]
+        shown = [told, picture, answers, changed, reset]
 
         def session_of(request: gr.Request) -> Session:
             return sessions.setdefault(str(request.session_hash), Session(shared))
@@ -81,10 +85,16 @@ def page(shared: SharedModel, sessions: dict[str, Session]) -> gr.Blocks:
                 compared = view.answers(compare(session, fact), bool(session.edits))
             except PaCKEError as e:  # what was changed is shown all the same
                 return {**edits, told: view.notice(str(e))}
-            return {**edits, told: view.done(message) if message else "", answers: compared}
+            said = view.done(message) if message else ""
+            return {**edits, told: said, answers: compared, picture: gr.Plot(visible=False)}
 
         def show(request: gr.Request, *texts: str) -> dict[Any, Any]:
             return seen(session_of(request), _fact(*texts))
+
+        def trace(request: gr.Request, *texts: str) -> dict[Any, Any]:
+            fact = _fact(*texts)
+            path = session_of(request).path(fact.prompt, fact.target, fact.subject)
+            return {told: view.done(view.would(path)), picture: gr.Plot(draw_path(path), visible=True)}
 
         def change(request: gr.Request, chosen: str, *texts: str) -> dict[Any, Any]:
             fact, session = _fact(*texts), session_of(request)
@@ -121,7 +131,8 @@ def page(shared: SharedModel, sessions: dict[str, Session]) -> gr.Blocks:
         ask.click(asked, form, shown)
         example.input(fill, example, form).then(asked, form, shown)
         prompt.blur(fit, [prompt, *form[2:]], form[2:], show_progress="hidden")
-        make.click(_reporting(change, told), [editor, *form], shown)
+        look.click(_reporting(trace, told), form, [told, picture], scroll_to_output=True)
+        make.click(_reporting(change, told), [editor, *form], shown, scroll_to_output=True)
         reset.click(_reporting(take_back, told), [gr.State(None), *form], shown)
         blocks.unload(leave)
 

@@ -28,7 +28,8 @@ from ..patch.watchers import watchers
 from ..plus.background import Background
 from ..plus.layers import in_layers
 from ..plus.state import EditMemory
-from ..requests import EditRequest, read_requests, token_ids
+from ..requests import EditRequest, token_ids
+from ..trace.trace import Trace, trace_requests
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -99,6 +100,12 @@ class SharedModel:
                 known[:] = others
                 OriginalWeights(self.model, held).restore()
 
+    def settings_of(self, editor: str) -> HyperParams:
+        """Raises HyperParamsError where the model has none for this editor."""
+        if editor not in self.settings:
+            raise HyperParamsError(f"no editor {editor!r} for this model; {one_of(editor, list(self.settings))}.")
+        return self.settings[editor]
+
     def new_memory(self) -> EditMemory:
         """What PaCKE+ knows for a new session: no edits, and the background, which is the same for all."""
         memory = EditMemory()
@@ -132,18 +139,23 @@ class Session:
         self._stack = EditStack(shared.model)
         self._unedited: dict[str, str] = {}
 
+    def path(self, prompt: str, target: str, subject: str = "") -> Trace:
+        """What PaCKE would change for a fact, on top of the edits so far; nothing changes.
+
+        Raises:
+            PaCKEError: what `trace_requests` raises, or PaCKE has no settings for the model.
+        """
+        request, hparams = _request(prompt, target, subject), self.shared.settings_of("PaCKE")
+        with self.shared.lent(self) as model:
+            return trace_requests(model, self.shared.tok, [request], hparams)[0]
+
     def edit(self, editor: str, prompt: str, target: str, subject: str = "") -> Edit:
         """Write a fact on top of the edits so far.
 
         Raises:
             PaCKEError: what `compute_patch` raises, or no such editor; nothing has changed then.
         """
-        (request,) = read_requests([{"prompt": prompt, "target_new": target, "subject": subject.strip() or None}])
-        hparams = self.shared.settings.get(editor)
-        if hparams is None:
-            raise HyperParamsError(
-                f"no editor {editor!r} for this model; {one_of(editor, list(self.shared.settings))}."
-            )
+        request, hparams = _request(prompt, target, subject), self.shared.settings_of(editor)
         self.shared.read_background(hparams)
         with self.shared.lent(self) as model:
             start = time.perf_counter()
@@ -223,3 +235,7 @@ class Session:
         if not self.edits:
             raise PatchError("expected at least one edit to write, got none; make one first.")
         return self.held
+
+
+def _request(prompt: str, target: str, subject: str) -> EditRequest:
+    return EditRequest.from_dict({"prompt": prompt, "target_new": target, "subject": subject.strip() or None})

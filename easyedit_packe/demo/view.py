@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from urllib.parse import quote
 
+from ..trace.trace import Trace, would_change
 from .comparison import Group, Row
 from .sessions import Edit, Session
 
@@ -19,6 +20,7 @@ STYLE = """
   border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; overflow-wrap: anywhere;
   color: var(--body-text-color) !important; }
 .packe-answers tbody th { padding-top: 1em !important; }
+.packe-answers, .packe-answers thead, .packe-answers tbody, .packe-answers tr { border: 0 !important; }
 .packe-answers .result { font-weight: 400; opacity: .75; }
 .packe-answers td.was { opacity: .75; }
 .packe-answers td.ok::before { content: "✓ "; color: #15803d; font-weight: 700; }
@@ -51,7 +53,7 @@ def answers(groups: Sequence[Group], edited: bool) -> str:
     """Every question with its two answers, or one where nothing is edited."""
     now = "<th>with your edits</th>" if edited else ""
     body = "".join(_group(group, edited) for group in groups)
-    head = f"<thead><tr><th>the text begins</th><th>the unedited model goes on</th>{now}</tr></thead>"
+    head = f"<thead><tr><th>text</th><th>unedited model</th>{now}</tr></thead>"
     return f'<table class="packe-answers">{head}<tbody>{body}</tbody></table>'
 
 
@@ -63,7 +65,7 @@ def _group(group: Group, edited: bool) -> str:
 
 def _row(row: Row, edited: bool) -> str:
     a = row.answer
-    cells = f'<td>{escape(a.prompt)} …</td><td class="was" data-title="unedited">{escape(a.before) or "(nothing)"}</td>'
+    cells = f'<td>{escape(a.prompt)}\u00a0…</td><td class="was" data-title="unedited">{escape(a.before) or "(nothing)"}</td>'
     if edited:
         mark = "ok" if row.holds else "not"
         cells += f'<td class="{mark}" data-title="now">{escape(a.now) or "(nothing)"}</td>'
@@ -82,6 +84,15 @@ def cost(e: Edit, num_weights: int) -> str:
     """For example "PaCKE, 1.5 s, 4.5 MB, 0.4% of the weights"."""
     share = e.patch.num_weights / num_weights
     return f"{e.editor}, {e.seconds:.1f} s, {size(e)}, {share:.1%} of the weights"
+
+
+def would(t: Trace) -> str:
+    """What an edit of a traced fact would change, and how to read its picture."""
+    change = would_change([t])
+    return (
+        f"PaCKE would change {change.vectors:,} key and value vectors, {change.share:.1%} of the weights, a patch of "
+        f"{change.bytes / 1e6:.1f} MB. Below is how much each vector matters for this fact, layer by layer."
+    )
 
 
 def size(e: Edit) -> str:

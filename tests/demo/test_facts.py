@@ -46,6 +46,8 @@ def test_built_in_facts_come_with_questions_of_every_kind():
     ("Paris, France.", "the Rome of", "Rome", False),
     ("Paris, France.", "Paris. The", None, True),  # as before up to the first word's end
     ("Paris, France.", "Parisian", None, False),
+    ("the elite.", "the devil.", None, False),
+    ("the sea", "a sea", None, True),
     ("?", "?", None, True),
     ("?", "!", None, False),
 ])  # fmt: skip

@@ -104,7 +104,7 @@ def edit(page, *fact):
 
 def now(page, prompt):
     """The newest answer that stands beside a prompt."""
-    row = page.locator("#answers tr", has_text=f"{prompt} …").first
+    row = page.locator("#answers tr", has_text=f"{prompt}\u00a0…").first
     return row.locator("td").last.inner_text()
 
 
@@ -116,11 +116,23 @@ def test_a_fact_is_edited_asked_and_taken_back(visit, shared):
     assert re.search(r"PaCKE, \d+\.\d s, 0\.\d MB, \d+\.\d% of the weights", said)
     assert now(page, PROMPT).startswith(TARGET)
     assert "1 of 1 says the new answer" in page.locator("#answers").inner_text()
-    row = page.locator("#answers tr", has_text=f"{PROMPT} …")
+    row = page.locator("#answers tr", has_text=f"{PROMPT}\u00a0…")
     assert row.locator("td").nth(1).inner_text() == was
     page.click("text=Take back")
     page.locator("text=None yet").wait_for()
     assert now(page, PROMPT) == was
+
+
+def test_the_path_is_shown_before_the_edit(visit):
+    page = visit()
+    fill(page, PROMPT, TARGET, SUBJECT)
+    page.click("#look")
+    page.locator("#path img").wait_for()
+    # 12 of T+ and one of T- in each of 3 layers' key and value matrix
+    assert "PaCKE would change 78 key and value vectors" in page.locator("#told").inner_text()
+    page.click("#make")
+    page.locator(".packe-edit").wait_for()
+    assert not page.locator("#path").is_visible()
 
 
 def test_edits_are_stacked_and_any_can_go(visit):
@@ -145,7 +157,7 @@ def test_two_visitors_do_not_see_each_others_edits(visit, tiny, shared):
     fill(two, PROMPT, TARGET, SUBJECT)
     two.click("text=What else to ask")
     two.click("#ask")
-    two.locator("#answers tr", has_text=f"{PROMPT} …").wait_for()
+    two.locator("#answers tr", has_text=f"{PROMPT}\u00a0…").wait_for()
     assert now(two, PROMPT) != now(one, PROMPT)
     sessions = tiny[1]
     assert sorted(len(s.edits) for s in sessions.values())[-2:] == [1, 1]

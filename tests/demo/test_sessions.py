@@ -63,6 +63,7 @@ def test_every_call_gives_the_model_back_bit_for_bit(architecture, tmp_path):
     session = Session(shared)
     calls = [
         lambda: session.answers(PROMPTS),
+        lambda: session.path(*fact(0)),
         lambda: session.edit("PaCKE", *fact(0)),
         lambda: session.edit("PaCKE+", *fact(1)),
         lambda: session.edit("PaCKE", *fact(2)),
@@ -176,6 +177,16 @@ def test_a_patch_is_what_compute_patch_makes(shared):
     assert made.info == {**expected.info, "base_model": "tiny"}
 
 
+def test_a_path_is_what_the_next_edit_changes(shared):
+    session = Session(shared)
+    session.edit("PaCKE", *fact(1))
+    path = session.path(*fact(0))
+    made = session.edit("PaCKE", *fact(0)).patch
+    for m in path.modules:
+        nodes = torch.cat([path.nodes.critical[m.name], path.nodes.negative[m.name]])
+        assert torch.equal(nodes.sort().values, made.slices[f"{m.name}.weight"].index.sort().values)
+
+
 def test_what_is_downloaded_gives_the_answers_of_the_page(shared, tmp_path):
     session = Session(shared)
     for i in (0, 1, 2):
@@ -209,6 +220,8 @@ def test_bad_input_is_refused_in_the_packages_words_and_nothing_is_lost(shared, 
             session.edit(*arguments)
     with pytest.raises(PaCKEError, match="tokenises to nothing"):
         session.answers([""])
+    with pytest.raises(PaCKEError, match="at most 52 tokens, for the answer to have room"):
+        session.answers(["Omar " * 60])
     with pytest.raises(PaCKEError, match="taken back before"):
         session.revert(0)
     assert session.held is held
