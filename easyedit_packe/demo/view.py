@@ -65,7 +65,8 @@ def _group(group: Group, edited: bool) -> str:
 
 def _row(row: Row, edited: bool) -> str:
     a = row.answer
-    cells = f'<td>{escape(a.prompt)}\u00a0…</td><td class="was" data-title="unedited">{escape(a.before) or "(nothing)"}</td>'
+    cells = f"<td>{escape(a.prompt)}\u00a0…</td>"
+    cells += f'<td class="was" data-title="unedited">{escape(a.before) or "(nothing)"}</td>'
     if edited:
         mark = "ok" if row.holds else "not"
         cells += f'<td class="{mark}" data-title="now">{escape(a.now) or "(nothing)"}</td>'

@@ -16,9 +16,9 @@ from ..conftest import ROOT
 from .common import PACKE, packe, shell
 
 COMMANDS = [
-    [], ["edit"], ["ask"], ["show"], ["apply"], ["revert"], ["merge"], ["bench"], ["report"], ["pack"], ["unpack"],
-    ["stats"], ["export"], ["export", "lora"], ["export", "model"], ["easyedit"], ["easyedit", "install"],
-    ["easyedit", "show"], ["model"], ["model", "fetch"],
+    [], ["edit"], ["ask"], ["demo"], ["show"], ["apply"], ["revert"], ["merge"], ["bench"], ["report"], ["pack"],
+    ["unpack"], ["stats"], ["export"], ["export", "lora"], ["export", "model"], ["easyedit"],
+    ["easyedit", "install"], ["easyedit", "show"], ["model"], ["model", "fetch"],
 ]  # fmt: skip
 
 
