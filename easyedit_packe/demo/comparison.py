@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..requests import token_ids
 from .facts import Fact
-from .sessions import Answer, Session
+from .sessions import TOKENS, Answer, Session
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def compare(session: Session, fact: Fact) -> list[Group]:
     Raises:
         RequestError: a question that tokenises to nothing.
     """
-    target = fact.target.strip()
+    target = " ".join(fact.target.split())
     others = [e for e in session.edits if e.request.prompt != fact.prompt]
     kinds: list[tuple[str, str, Sequence[str], Sequence[str | None]]] = [
         ("The prompt", "says the new answer", [fact.prompt] if fact.prompt.strip() else [], [target]),
@@ -58,7 +59,8 @@ def compare(session: Session, fact: Fact) -> list[Group]:
         ("Other facts of the subject", "stay", fact.others, [None] * len(fact.others)),
         ("Your other edits", "hold", [e.request.prompt for e in others], [e.request.target for e in others]),
     ]
-    answers = iter(session.answers([prompt for _, _, prompts, _ in kinds for prompt in prompts]))
+    tokens = max(len(token_ids(session.shared.tok, text)) for text in (target, *(e.request.target for e in others)))
+    answers = iter(session.answers([prompt for *_, prompts, _ in kinds for prompt in prompts], max(TOKENS, tokens)))
     groups = [
         Group(title, aim, tuple(Row(next(answers), wanted) for wanted in targets[: len(prompts)]))
         for title, aim, prompts, targets in kinds

@@ -33,6 +33,11 @@ class Fact:
     def title(self) -> str:
         return f"{self.prompt} → {self.target}"
 
+    @property
+    def questions(self) -> tuple[str, str, str]:
+        """Rephrases, neighbours and others, a question a line."""
+        return "\n".join(self.rephrases), "\n".join(self.neighbours), "\n".join(self.others)
+
 
 def built_in() -> list[Fact]:
     """The facts that are part of this package (`data=demo` of the benchmark), the one to begin with first."""

@@ -55,11 +55,12 @@ def page(shared: SharedModel, sessions: dict[str, Session]) -> gr.Blocks:
                     make = gr.Button("Edit", variant="primary", elem_id="make", min_width=120)
                 with gr.Accordion("What else to ask, a question a line; no editor sees it", open=False):
                     rephrases, neighbours, others = (
-                        gr.Textbox("\n".join(lines), label=label, info=info, lines=3, max_lines=8, elem_id=name)
-                        for name, lines, label, info in (
-                            ("rephrases", examples[0].rephrases, "In other words", "should get the new answer"),
-                            ("neighbours", examples[0].neighbours, "Neighbours", "should stay"),
-                            ("others", examples[0].others, "Other facts of the subject", "should stay"),
+                        gr.Textbox(text, label=label, info=info, lines=3, max_lines=8)
+                        for text, label, info in zip(
+                            examples[0].questions,
+                            ("In other words", "Neighbours", "Other facts of the subject"),
+                            ("should get the new answer", "should stay", "should stay"),
+                            strict=True,
                         )
                     )
                     ask = gr.Button("Ask", elem_id="ask")
@@ -114,17 +115,16 @@ def page(shared: SharedModel, sessions: dict[str, Session]) -> gr.Blocks:
 
         def fill(index: int) -> list[str]:
             fact = examples[index]
-            return [
-                fact.prompt,
-                fact.target,
-                fact.subject,
-                *map("\n".join, (fact.rephrases, fact.neighbours, fact.others)),
-            ]
+            return [fact.prompt, fact.target, fact.subject, *fact.questions]
 
-        def fit(text: str, about: str, *questions: str) -> list[str]:
-            """Subject and questions for a prompt that has changed; those of an example go with its prompt."""
-            of = [tuple(map("\n".join, (f.rephrases, f.neighbours, f.others))) for f in examples if f.prompt != text]
-            return [_subject(text, about), *([""] * 3 if questions in of else questions)]
+        def fit(text: str, about: str, *questions: str) -> list[Any]:
+            """Subject and questions for a prompt that has changed; those of an example go with its prompt.
+
+            What stays is left alone: by now somebody may be writing there.
+            """
+            of_others = any(f.questions == questions for f in examples if f.prompt != text)
+            fits = about and about in text
+            return [gr.skip() if fits else guessed_subject(text), *(["" if of_others else gr.skip()] * len(questions))]
 
         asked = _reporting(show, told)
         blocks.load(asked, form, shown)
@@ -157,14 +157,11 @@ def page(shared: SharedModel, sessions: dict[str, Session]) -> gr.Blocks:
 
 def _fact(prompt: str, target: str, subject: str, *questions: str) -> Fact:
     """The form as a fact: a question a line."""
-    subject = subject.strip() or guessed_subject(prompt)
+    subject, prompt = subject.strip() or guessed_subject(prompt), prompt.strip()
+    if subject:
+        prompt = prompt.replace("{}", subject)
     lines = [tuple(line.strip() for line in text.splitlines() if line.strip()) for text in questions]
     return Fact(prompt, target, subject, *lines)
-
-
-def _subject(prompt: str, subject: str) -> str:
-    """The subject of a prompt that has changed."""
-    return subject if subject and subject in prompt else guessed_subject(prompt)
 
 
 def _reporting(handler: Callable[..., dict[Any, Any]], told: gr.HTML) -> Callable[..., dict[Any, Any]]:

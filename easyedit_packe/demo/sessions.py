@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TOKENS = 12
-"""Most tokens of an answer."""
+"""Most tokens of an answer, where its target is not longer."""
 
 _NUMBERS = itertools.count(1)
 
@@ -137,7 +137,7 @@ class Session:
         self.held = WeightPatch({})
         self.memory = shared.new_memory()
         self._stack = EditStack(shared.model)
-        self._unedited: dict[str, str] = {}
+        self._unedited: dict[tuple[str, int], str] = {}
 
     def path(self, prompt: str, target: str, subject: str = "") -> Trace:
         """What PaCKE would change for a fact, on top of the edits so far; nothing changes.
@@ -199,19 +199,20 @@ class Session:
                     f"expected at most {self.shared.positions - tokens} tokens, for the answer to have room, got "
                     f"{prompt[:60]!r}...; shorten it."
                 )
-        new = [p for p in dict.fromkeys(prompts) if p not in self._unedited]
+        asked = list(dict.fromkeys(prompts))
         with self.shared.lent() as model:
-            self._unedited |= self._said(model, new, tokens)
-        if not self.edits:
-            return [Answer(p, self._unedited[p], self._unedited[p]) for p in prompts]
-        with self.shared.lent(self) as model:
-            now = self._said(model, list(dict.fromkeys(prompts)), tokens)
-        return [Answer(p, self._unedited[p], now[p]) for p in prompts]
+            new = [p for p in asked if (p, tokens) not in self._unedited]
+            said = self._said(model, new, tokens)
+            self._unedited |= {(p, tokens): text for p, text in said.items()}
+        before = {p: self._unedited[p, tokens] for p in asked}
+        now = before
+        if self.edits:
+            with self.shared.lent(self) as model:
+                now = self._said(model, asked, tokens)
+        return [Answer(p, before[p], now[p]) for p in prompts]
 
     def _said(self, model: PreTrainedModel, prompts: Sequence[str], tokens: int) -> dict[str, str]:
-        if not prompts:
-            return {}
-        texts = greedy_all(model, self.shared.tok, prompts, tokens)
+        texts = greedy_all(model, self.shared.tok, prompts, tokens) if prompts else []
         return {p: " ".join(text.split()) for p, text in zip(prompts, texts, strict=True)}
 
     def save_patch(self, folder: Path) -> Path:
