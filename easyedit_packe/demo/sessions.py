@@ -119,7 +119,7 @@ class SharedModel:
         """
         if isinstance(hparams, PaCKEPlusHyperParams):
             with self.lent() as model, frozen(model):
-                self._background.prepare(model, self.tok, in_layers(FFNMap.of(model), hparams), hparams.seed)
+                self._background.prepare(model, self.tok, in_layers(FFNMap.of(model), hparams), hparams)
 
 
 class Session:
