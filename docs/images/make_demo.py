@@ -49,7 +49,7 @@ def main() -> None:
     finally:
         serving.should_exit = True
         thread.join()
-    Image.open(BytesIO(picture)).convert("RGB").quantize(32).save(PICTURE, optimize=True)
+    Image.open(BytesIO(picture)).convert("RGB").quantize(64).save(PICTURE, optimize=True)
 
 
 if __name__ == "__main__":

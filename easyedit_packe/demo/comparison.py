@@ -69,5 +69,5 @@ def compare(session: Session, fact: Fact) -> list[Group]:
 
 
 def _first_word(text: str) -> str:
-    words = re.findall(r"\w+", text)
+    words = re.findall(r"[\w'’]+", text)
     return next((word for word in words if word.lower() not in ("a", "an", "the")), text)

@@ -51,9 +51,9 @@ def page(shared: SharedModel, sessions: dict[str, Session]) -> gr.Blocks:
                     value=next(iter(shared.settings)), label="Editor", elem_id="editor",
                 )  # fmt: skip
                 with gr.Row():
-                    look = gr.Button("See the path first", elem_id="look", min_width=120)
+                    look = gr.Button("See its path", elem_id="look", min_width=120)
                     make = gr.Button("Edit", variant="primary", elem_id="make", min_width=120)
-                with gr.Accordion("What else to ask, a question a line; no editor sees it", open=False):
+                with gr.Accordion("What else to ask, one a line", open=False):
                     rephrases, neighbours, others = (
                         gr.Textbox(text, label=label, info=info, lines=3, max_lines=8)
                         for text, label, info in zip(

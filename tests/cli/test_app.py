@@ -17,7 +17,6 @@ from .common import PACKE, packe, shell
 
 COMMANDS = [
     [], ["edit"], ["ask"], ["demo"], ["show"], ["apply"], ["revert"], ["merge"], ["bench"], ["report"], ["pack"],
-    [], ["edit"], ["ask"], ["demo"], ["show"], ["apply"], ["revert"], ["merge"], ["bench"], ["report"], ["pack"],
     ["unpack"], ["stats"], ["export"], ["export", "lora"], ["export", "model"], ["easyedit"],
     ["easyedit", "install"], ["easyedit", "show"], ["model"], ["model", "fetch"],
 ]  # fmt: skip

@@ -47,6 +47,7 @@ def test_built_in_facts_come_with_questions_of_every_kind():
     ("Paris, France.", "Paris. The", None, True),  # as before up to the first word's end
     ("Paris, France.", "Parisian", None, False),
     ("the elite.", "the devil.", None, False),
+    ("d'Argente, which", "d'Or in", None, False),
     ("the sea", "a sea", None, True),
     ("?", "?", None, True),
     ("?", "!", None, False),
