@@ -24,7 +24,7 @@ setup: .venv/done
 	  "import urllib.request as u; u.urlopen('$(CPU_INDEX)/torch/', timeout=5)" 2>/dev/null; \
 	then index="--extra-index-url $(CPU_INDEX)"; fi; \
 	$(PIP) $$index "$(TORCH)"
-	@$(PIP) "$(TRANSFORMERS)" --editable ".[easyedit,models,bench,figures,judge,test]"
+	@$(PIP) "$(TRANSFORMERS)" --editable ".[easyedit,models,bench,demo,figures,judge,test]"
 	@$(PIP) --no-deps "$(EASYEDIT)"
 	@touch $@
 

@@ -60,6 +60,7 @@ setup(
         "models": ["gguf>=0.17"],  # `packe model fetch`: reads the default model's file
         # And `packe report`.
         "bench": ["hydra-core>=1.3", "jinja2>=3.1", "pandas>=2.2", "tabulate>=0.9", "zstandard>=0.23"],
+        "demo": ["gradio>=6.31", "matplotlib>=3.8"],  # `packe demo`
         "figures": ["matplotlib>=3.8", "zstandard>=0.23"],  # `packe figures`, `packe trace --png`
         "judge": ["openai>=2"],  # `packe bench judge=`: any server that speaks its chat completions
         "test": [

@@ -15,6 +15,7 @@ from .. import __version__
 from ..errors import PaCKEError
 from . import easyedit, export, model
 from .bench import bench, pack, report, unpack
+from .demo import demo
 from .edit import ask, edit
 from .figures import figures, importance
 from .patches import apply, merge, revert, show
@@ -57,6 +58,7 @@ def _options(
 app.command()(trace)
 app.command()(edit)
 app.command()(ask)
+app.command()(demo)
 app.command()(show)
 app.command()(apply)
 app.command()(revert)

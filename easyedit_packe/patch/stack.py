@@ -79,10 +79,10 @@ class EditStack:
         slices: dict[str, Slice] = {}
         parameters = dict(self.model.named_parameters())
         for name, base in self._base.items():
-            of = next((p.slices[name] for p in self.edits if name in p.slices), None)
-            if of is None:
+            theirs = [p.slices[name] for p in self.edits if name in p.slices]
+            if not theirs:
                 continue
-            index = torch.tensor(sorted(base))
+            of, index = theirs[0], torch.cat([s.index.cpu() for s in theirs]).unique()
             old = torch.stack([base[i] for i in index.tolist()])
             s = Slice(of.axis, index, old, old, of.size)
             slices[name] = Slice(of.axis, index, old, s.read(parameters[name]).contiguous().cpu(), of.size)

@@ -2,7 +2,6 @@
 
 import base64
 import logging
-import os
 import re
 import shutil
 import sys
@@ -14,6 +13,7 @@ from easyedit_packe.bench.data import digest
 from easyedit_packe.bench.report import find_runs, markdown, write_report
 from easyedit_packe.bench.report.page import write_page
 
+from ..browser import chromium
 from .folders import read_rows, write_rows, write_run
 from .pages import EVIL, Page, make_study
 
@@ -157,16 +157,8 @@ def test_rows_of_any_age_make_a_page(tmp_path):
 
 @pytest.fixture(scope="module")
 def browser():
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    own = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    options = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    with driver.sync_playwright() as playwright:
-        path = playwright.chromium.executable_path if os.path.exists(playwright.chromium.executable_path) else own
-        if path is None:
-            pytest.skip("no Chromium: `playwright install chromium`, or a chromium or google-chrome on PATH")
-        started = playwright.chromium.launch(executable_path=path, args=options)
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture

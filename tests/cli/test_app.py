@@ -16,8 +16,8 @@ from ..conftest import ROOT
 from .common import PACKE, packe, shell
 
 COMMANDS = [
-    [], ["trace"], ["edit"], ["ask"], ["show"], ["apply"], ["revert"], ["merge"], ["bench"], ["report"], ["pack"],
-    ["unpack"], ["figures"], ["importance"], ["stats"], ["export"], ["export", "lora"], ["export", "model"],
+    [], ["trace"], ["edit"], ["ask"], ["demo"], ["show"], ["apply"], ["revert"], ["merge"], ["bench"], ["report"],
+    ["pack"], ["unpack"], ["figures"], ["importance"], ["stats"], ["export"], ["export", "lora"], ["export", "model"],
     ["easyedit"], ["easyedit", "install"], ["easyedit", "show"], ["model"], ["model", "fetch"],
 ]  # fmt: skip
 

@@ -172,6 +172,8 @@ def test_what_reverting_means_where_edits_overlap():
     assert merged.slices["weight"].new[:, 0].tolist() == [1, 11, 10]
     stack.revert(a)
     assert layer.weight[:, 0].tolist() == [0, 10, 10, 0]
+    left = stack.merged().slices["weight"]
+    assert (left.index.tolist(), left.old[:, 0].tolist(), left.new[:, 0].tolist()) == ([1, 2], [0, 0], [10, 10])
     stack.revert(b)
     assert layer.weight.abs().sum() == 0
 

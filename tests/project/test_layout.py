@@ -16,7 +16,7 @@ ORDER = [
     "packe", "plus", "editor",  # the paper, what goes beyond it, and both as an editor
     "trace",  # what an edit will touch
     "easyedit", "baselines", "registry",  # the host, and what is put into it
-    "bench", "cli",  # the comparison, and the commands
+    "bench", "demo", "cli",  # the comparison, a page to play with, and the commands
 ]  # fmt: skip
 FILES = [p for p in sorted(PACKAGE.rglob("*.py")) if p != PACKAGE / "__init__.py"]
 MODULES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): p for p in FILES}

@@ -16,8 +16,8 @@ import easyedit_packe
 from ..conftest import ROOT
 
 EXTRAS = [
-    "datasets", "easyeditor", "einops", "gguf", "higher", "hydra", "hypothesis", "matplotlib", "nltk", "openai",
-    "pandas", "scipy", "sklearn", "tabulate", "zstandard",
+    "datasets", "easyeditor", "einops", "gguf", "gradio", "higher", "hydra", "hypothesis", "matplotlib", "nltk",
+    "openai", "pandas", "playwright", "scipy", "sklearn", "tabulate", "zstandard",
 ]  # fmt: skip
 
 
