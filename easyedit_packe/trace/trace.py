@@ -39,6 +39,7 @@ class TracedModule:
         hidden_size: D, the length of a node's vector.
         has_node_bias: whether each node has a bias entry as well.
         weight_bytes: of one weight, in the model's dtype.
+        first: where node 0 lies among the vectors of its weight; in a packed matrix a gate comes before.
     """
 
     name: str
@@ -48,10 +49,11 @@ class TracedModule:
     hidden_size: int
     has_node_bias: bool
     weight_bytes: int
+    first: int = 0
 
     @classmethod
     def of(cls, m: FFNModule, hidden_size: int) -> TracedModule:
-        return cls(m.name, m.layer, m.kind, m.num_nodes, hidden_size, m.has_node_bias, m.weight.element_size())
+        return cls(m.name, m.layer, m.kind, m.num_nodes, hidden_size, m.has_node_bias, m.weight.element_size(), m.first)
 
 
 @dataclass(frozen=True)

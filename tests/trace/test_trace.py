@@ -20,10 +20,13 @@ def changed_by(patch):
 
 
 def shown_by(traces):
-    """T+ and T- of all of them, by module."""
+    """T+ and T- of all of them, by module, as places in its weight."""
     return {
         m.name: sorted({
-            j for t in traces for nodes in (t.nodes.critical, t.nodes.negative) for j in nodes[m.name].tolist()
+            m.first + j
+            for t in traces
+            for nodes in (t.nodes.critical, t.nodes.negative)
+            for j in nodes[m.name].tolist()
         })
         for m in traces[0].modules
     }  # fmt: skip
@@ -101,7 +104,7 @@ def test_the_model_comes_out_as_it_went_in():
     before, state = snapshot(model), torch.get_rng_state()
     trace_requests(model, tok, REQUESTS, HP)
     with pytest.raises(ModelError, match="at most the model's 32 nodes"):
-        trace_requests(model, tok, REQUESTS, dataclasses.replace(HP, num_critical_paths=32))
+        trace_requests(model, tok, REQUESTS, dataclasses.replace(HP, num_critical_paths=31))
     assert_same_bits(model, before)
     assert model.training
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
