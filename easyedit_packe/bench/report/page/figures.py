@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..runs import Run
 
@@ -33,11 +33,11 @@ def figures(runs: Sequence[Run]) -> list[Picture] | None:
         return None
 
 
-def _first_sentence(doc: str) -> str:
-    return " ".join(doc.split("\n\n")[0].split()).removesuffix(".")
+def _first_sentence(doc: str | None) -> str:
+    return " ".join((doc or "").split("\n\n")[0].split()).removesuffix(".")
 
 
-def _source(figure, metadata) -> str:  # type: ignore[no-untyped-def]
+def _source(figure: Any, metadata: Any) -> str:
     """An image of its own, as ids and styles of several would meet in one document."""
     svg = io.BytesIO()
     figure.savefig(svg, format="svg", metadata=metadata)
