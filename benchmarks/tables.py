@@ -6,7 +6,8 @@
 A study is an archive of rows, `benchmarks/results/STUDY.jsonl.zst` (`packe pack FOLDER FILE` makes one). Its tables are
 `benchmarks/results/STUDY/report.md`, `.csv` and `.tex`, the same that `packe report` writes. Studies so far:
 smollm2-135m (20 records of the paper's sample, all editors), plus (100 records, PaCKE and PaCKE+), ablation (PaCKE+'s
-options), costs (what an edit costs, dev records), single50 (50 records, singly, by every metric).
+options), costs (what an edit costs, dev records), single50 (50 records, singly, by every metric), sweeps (PaCKE along
+two hyper-parameters, dev records, and scores of nodes).
 Figures of speed are in `benchmarks/results/speed/*.json`, those of the lm-evaluation-harness in
 `benchmarks/results/lm_eval/*.json`.
 

@@ -72,7 +72,7 @@ class Rectifier:
     def __init__(
         self, model: PreTrainedModel, ffn: FFNMap, requests: Sequence[Encoded], hparams: PaCKEHyperParams
     ) -> None:
-        whole = hparams.num_critical_paths == ffn.num_nodes  # leaves no node that T- could have
+        whole = hparams.num_critical_paths == ffn.num_nodes  # some layer leaves no node to T-
         needed = hparams.num_critical_paths + (0 if whole else hparams.num_negative_paths)
         if needed > ffn.num_nodes:
             raise ModelError(

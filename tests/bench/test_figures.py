@@ -317,8 +317,9 @@ def test_labels_are_apart_and_near(wanted, gap, places):
     assert style.spread(wanted, gap) == pytest.approx(places)
 
 
-def test_editors_look_different_without_colour():
-    looks = {(look.marker, str(look.line), look.color) for look in style.LOOKS.values()}
-    assert len(looks) == len(style.LOOKS)
+def test_editors_look_different():
+    """Points by marker and colour; lines of the editors that share a colour by their strokes."""
+    for of in (lambda look: (look.marker, look.color), lambda look: (str(look.line), look.marker)):
+        assert len({of(look) for look in style.LOOKS.values()}) == len(style.LOOKS)
     assert style.look("PaCKE (mine)") == style.LOOKS["PaCKE"]
     assert style.LOOKS["ROME"].marker != style.LOOKS["MEMIT"].marker

@@ -55,12 +55,16 @@ class Look(NamedTuple):
     width: float = 1.0
 
 
-LONG = (0, (6, 1))
+HUES, MARKERS, LINES = (
+    (GREEN, PURPLE, ORANGE, SKY, BLACK),
+    "s^vP<X>*hp8d",
+    ("--", "-.", ":", (0, (6, 1)), (0, (4, 1, 1, 1, 1, 1))),
+)
 LOOKS = {
     "PaCKE": Look(BLUE, "o", "-", 1.7),
     "PaCKE+": Look(VERMILION, "D", "-", 1.7),
     **{
-        name: Look((GREEN, PURPLE, ORANGE, SKY, BLACK)[i // 2 % 5], "s^vP<X>*h"[i % 9], ("--", "-.", ":", LONG)[i % 4])
+        name: Look(HUES[i // 2 % len(HUES)], MARKERS[i % len(MARKERS)], LINES[i % len(LINES)])
         for i, name in enumerate(name for name in EDITORS if name not in ("PaCKE", "PaCKE+"))
     },
 }
