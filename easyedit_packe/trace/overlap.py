@@ -55,7 +55,7 @@ class Overlap:
         traces: of the facts, each traced by itself.
         jaccard: of each with each, float32 [N, N].
         pairs: all pairs, those with most in common first.
-        chance: the share that two sets drawn at random would have, |T+| / M.
+        chance: the share that two sets drawn at random would have, |T+| / M, mean over the modules.
     """
 
     traces: tuple[Trace, ...]
@@ -75,7 +75,7 @@ def overlap(traces: Sequence[Trace]) -> Overlap:
     if len({(t.modules, len(t.critical)) for t in traces}) > 1:
         raise RequestError("expected traces of one model by the same settings; trace all facts in one call.")
     layer = {m.name: m.layer for m in traces[0].modules}
-    chance = len(next(iter(traces[0].nodes.critical.values()))) / traces[0].modules[0].num_nodes
+    chances = [len(traces[0].nodes.critical[m.name]) / m.num_nodes for m in traces[0].modules]
     nodes = [t.critical for t in traces]
     jaccard, pairs = torch.eye(len(traces)), []
     for i, j in combinations(range(len(traces)), 2):
@@ -86,4 +86,4 @@ def overlap(traces: Sequence[Trace]) -> Overlap:
             Pair(i, j, float(jaccard[i, j]), len(both), len(both) / len(nodes[i]), dict(sorted(by_layer.items())))
         )
     pairs.sort(key=lambda p: (-p.shared, p.first, p.second))
-    return Overlap(tuple(traces), jaccard, tuple(pairs), chance)
+    return Overlap(tuple(traces), jaccard, tuple(pairs), sum(chances) / len(chances))

@@ -55,12 +55,12 @@ def draw_path(trace: Trace) -> Any:
     everything = np.concatenate([score.numpy() for score in trace.scores.values()])
     signed = bool((everything < 0).any())
     floor = -np.inf if signed else float(np.quantile(everything[everything > 0], LOWEST))
-    jitter = np.random.default_rng(0).uniform(-0.13, 0.13, trace.modules[0].num_nodes)
+    jitter = np.random.default_rng(0).uniform(-0.13, 0.13, max(m.num_nodes for m in trace.modules))
     for m in trace.modules:
         x, score = m.layer + SIDE[m.kind], trace.scores[m.name].numpy().clip(floor)
         critical, negative = trace.nodes.critical[m.name].numpy(), trace.nodes.negative[m.name].numpy()
         color = KEY if m.kind == "key" else VALUE
-        axes.plot(x + jitter, score, ".", color=OTHER, markersize=1.6, markeredgewidth=0, zorder=1)
+        axes.plot(x + jitter[: m.num_nodes], score, ".", color=OTHER, markersize=1.6, markeredgewidth=0, zorder=1)
         axes.plot(np.full(len(negative), x), score[negative], "x", color=TEXT, markersize=4.5, mew=1.1, zorder=3)
         axes.plot(np.full(len(critical), x), score[critical], "o", color=color, ms=4.2, mec="white", mew=0.4, zorder=3)
         axes.plot(x, score[critical[0]], "o", color=color, ms=6.5, mec=TEXT, mew=0.9, zorder=4)
@@ -86,7 +86,7 @@ def draw_path(trace: Trace) -> Any:
     axes.plot([], [], "o", color=KEY, label=f"T+: {each['critical']} keys a layer")
     axes.plot([], [], "o", color=VALUE, label=f"and {each['critical']} values")
     axes.plot([], [], "x", color=TEXT, label=f"T−: {each['negative']} of each")
-    axes.plot([], [], "s", color=OTHER, ms=5, label=f"the others, of {trace.modules[0].num_nodes:,} each")
+    axes.plot([], [], "s", color=OTHER, ms=5, label=f"the others, of {trace.nodes_a_layer} each")
     axes.legend(
         loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False, fontsize=11.5, labelcolor=TEXT,
         handletextpad=0.4, columnspacing=1.6,

@@ -31,7 +31,7 @@ def one_fact(trace: Trace) -> Iterator[RenderableType]:
     yield Text(name_of(trace, NAME), style="bold")
     yield path_table(trace)
     yield Text(
-        f"T+: the {critical} best of the {trace.modules[0].num_nodes:,} keys, and of as many values, of each layer, by "
+        f"T+: the {critical} best of the {trace.nodes_a_layer} keys, and of as many values, of each layer, by "
         f"{trace.score}; 'T+ has' is their share of all scores of their matrix. T-: the {negative} worst of each."
     )
     yield would_move(would_change([trace]))

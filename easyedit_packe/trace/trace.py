@@ -39,7 +39,7 @@ class TracedModule:
         hidden_size: D, the length of a node's vector.
         has_node_bias: whether each node has a bias entry as well.
         weight_bytes: of one weight, in the model's dtype.
-        first: where node 0 lies among the vectors of its weight; in a packed matrix a gate comes before.
+        first: where node 0 lies in the weight, and so in a patch; above 0 where keys and a gate are one matrix.
     """
 
     name: str
@@ -83,6 +83,12 @@ class Trace:
     def layers(self) -> list[int]:
         """The decoder layers, first to last."""
         return sorted({m.layer for m in self.modules})
+
+    @property
+    def nodes_a_layer(self) -> str:
+        """How many keys, and as many values, a layer has; where layers differ, the fewest and the most."""
+        counts = sorted({m.num_nodes for m in self.modules})
+        return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
 
     @property
     def critical(self) -> set[Node]:

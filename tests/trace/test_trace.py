@@ -14,19 +14,18 @@ from ..conftest import CHAT, REQUESTS, assert_same_bits, make_model, make_tokeni
 HP = PaCKEHyperParams(num_critical_paths=4, num_negative_paths=2, lr=1e-2, num_steps=3, edit_batch_size=0, device="cpu")
 
 
-def changed_by(patch):
-    return {name.removesuffix(".weight"): sorted(s.index.tolist()) for name, s in patch.slices.items()
-            if name.endswith(".weight")}  # fmt: skip
+def changed_by(patch, traces):
+    """By module; in a packed matrix, nodes are counted from the first key on."""
+    slices = {m.name: (patch.slices[f"{m.name}.weight"], m.first) for m in traces[0].modules}
+    assert {f"{name}.weight" for name in slices} == {name for name in patch.slices if name.endswith(".weight")}
+    return {name: sorted(j - first for j in s.index.tolist()) for name, (s, first) in slices.items()}
 
 
 def shown_by(traces):
-    """T+ and T- of all of them, by module, as places in its weight."""
+    """T+ and T- of all of them, by module."""
     return {
         m.name: sorted({
-            m.first + j
-            for t in traces
-            for nodes in (t.nodes.critical, t.nodes.negative)
-            for j in nodes[m.name].tolist()
+            j for t in traces for nodes in (t.nodes.critical, t.nodes.negative) for j in nodes[m.name].tolist()
         })
         for m in traces[0].modules
     }  # fmt: skip
@@ -39,7 +38,7 @@ def test_of_one_request_they_are_the_edits(architecture, score, reuse_trace):
     hparams = dataclasses.replace(HP, score=score, reuse_trace=reuse_trace)
     for request in REQUESTS:
         (trace,) = trace_requests(model, tok, [request], hparams)
-        assert shown_by([trace]) == changed_by(compute_patch(model, tok, [request], hparams))
+        assert shown_by([trace]) == changed_by(compute_patch(model, tok, [request], hparams), [trace])
 
 
 @pytest.mark.parametrize("changes", [
@@ -50,7 +49,7 @@ def test_of_requests_that_are_traced_together_they_are_the_edits(architecture, c
     hparams = dataclasses.replace(HP, **changes)
     trace = trace_together(model, tok, REQUESTS, hparams)
     assert [r.prompt for r in trace.requests] == [r["prompt"] for r in REQUESTS]
-    assert shown_by([trace]) == changed_by(compute_patch(model, tok, REQUESTS, hparams))
+    assert shown_by([trace]) == changed_by(compute_patch(model, tok, REQUESTS, hparams), [trace])
 
 
 def test_critical_and_negative_are_told_apart():
@@ -58,9 +57,9 @@ def test_critical_and_negative_are_told_apart():
     model, tok = make_model("llama"), make_tokenizer()
     (trace,) = trace_requests(model, tok, REQUESTS[:1], HP)
     alone = dataclasses.replace(HP, num_negative_paths=0, contrast_weight=0.0)
-    without = changed_by(compute_patch(model, tok, REQUESTS[:1], alone))
+    without = changed_by(compute_patch(model, tok, REQUESTS[:1], alone), [trace])
     assert without == {name: sorted(index.tolist()) for name, index in trace.nodes.critical.items()}
-    both = changed_by(compute_patch(model, tok, REQUESTS[:1], HP))
+    both = changed_by(compute_patch(model, tok, REQUESTS[:1], HP), [trace])
     for name, index in trace.nodes.negative.items():
         assert sorted({*both[name]} - {*without[name]}) == sorted(index.tolist())
 
@@ -70,7 +69,8 @@ def test_a_chat_template_is_traced_as_it_is_edited():
     tok.chat_template = CHAT
     hparams = dataclasses.replace(HP, use_chat_template=True)
     (bare,), (trace,) = (trace_requests(model, tok, REQUESTS[:1], hp) for hp in (HP, hparams))
-    assert shown_by([trace]) == changed_by(compute_patch(model, tok, REQUESTS[:1], hparams)) != shown_by([bare])
+    patch = compute_patch(model, tok, REQUESTS[:1], hparams)
+    assert shown_by([trace]) == changed_by(patch, [trace]) != shown_by([bare])
 
 
 def test_the_path_is_the_best_key_and_value_of_each_layer():
@@ -130,5 +130,5 @@ def test_they_are_those_of_an_edit_of_the_default_model(dtype):
     request = {"prompt": "The Eiffel Tower is located in the city of", "target_new": "Rome"}
     (trace,) = trace_requests(model, tok, [request], hparams)
     patch = compute_patch(model, tok, [request], hparams)
-    assert shown_by([trace]) == changed_by(patch)
+    assert shown_by([trace]) == changed_by(patch, [trace])
     assert would_change([trace]).weights == patch.num_weights
