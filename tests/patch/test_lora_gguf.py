@@ -77,7 +77,7 @@ def test_llama_cpps_architectures_are_those_of_the_library():
 def test_what_llama_cpp_cannot_hold_is_refused(tmp_path, monkeypatch):
     patch, block = edit_of("gpt2")
     unknown = WeightPatch(patch.slices, {**patch.info, "model_type": "gptj"})
-    with pytest.raises(PatchError, match=r"got 'gptj'.* packe export model.* convert_hf_to_gguf"):
+    with pytest.raises(PatchError, match=r"got 'gptj'.*packe export model.*convert_hf_to_gguf"):
         unknown.to_lora().save_gguf(tmp_path / "a.gguf")
     bias = Slice(0, torch.tensor([0]), torch.zeros(1), torch.ones(1), 16)
     biased = WeightPatch({**patch.slices, f"{block.name}.c_proj.bias": bias}, patch.info)
