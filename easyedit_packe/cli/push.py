@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ..cache import cache_dir
 from ..errors import FetchError, PatchError
 from ..model.fetch import SOURCES
 from .export import MaxRank, said
@@ -62,8 +63,9 @@ def push(
 
 def _base(name: str) -> tuple[str, str | None, str]:
     """Of a model: its name for others, its licence where that is known, and what `--model` takes; never a path."""
-    if name in SOURCES:
-        return SOURCES[name].hub, SOURCES[name].licence, name
+    fetched = Path(name).name if Path(name).parent == cache_dir() / "models" else name
+    if fetched in SOURCES:
+        return SOURCES[fetched].hub, SOURCES[fetched].licence, fetched
     public = Path(name).name if Path(name).is_absolute() or Path(name).exists() else name
     return public or "MODEL", None, public or "MODEL"
 

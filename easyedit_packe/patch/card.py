@@ -56,8 +56,8 @@ you rely on it.
 
 ## Use it
 
-The adapter (rank {adapter.ranks[0]} to {adapter.ranks[-1]}, {exact} on the weights that the edit was made on), with
-transformers and PEFT alone:
+The adapter, with transformers and PEFT alone (rank {adapter.ranks[0]} to {adapter.ranks[-1]}, {exact} on the weights
+that the edit was made on):
 
 ```python
 from peft import PeftModel
@@ -67,7 +67,7 @@ model = AutoModelForCausalLM.from_pretrained({base!r})
 model = PeftModel.from_pretrained(model, "path/of/this/folder")  # model.disable_adapter() takes the edit out
 ```
 
-The patch, with easyedit_packe, on exactly these weights (there: `{made_on}`); what it changes comes back bit for bit:
+The patch, with easyedit_packe, on exactly these weights (there: `{made_on}`); it comes off bit for bit:
 
 ```console
 packe show {PATCH}

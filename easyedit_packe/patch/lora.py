@@ -20,8 +20,8 @@ from . import lora_gguf
 from .layout import layout_of
 from .slice import Slice
 
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as `--max-lora-rank`: `MaxLoRARanks` in its vllm/config/lora.py, since 0.14; before, without 1."""
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as `--max-lora-rank` (its vllm/config/lora.py); its newer versions take 1 as well."""
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,13 @@ def test_a_pushed_folder_holds_the_edit_and_says_what_it_is(save, tmp_path):
     assert set(commands) <= set(get_command(app).commands)
 
 
+def test_the_default_model_has_its_name_also_where_it_was_loaded_from_its_folder(save, tmp_path):
+    from easyedit_packe.cache import cache_dir
+
+    packe("push", save(base_model=str(cache_dir() / "models" / "smollm2-135m")), "--to", tmp_path / "rome")
+    assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct\n" in (tmp_path / "rome" / "README.md").read_text()
+
+
 @pytest.mark.parametrize(("base_model", "named"), [("me/model", "me/model"), ("", None), ("{tmp}", None)])
 def test_a_base_model_is_named_as_others_find_it(save, tmp_path, base_model, named):
     """A folder of this machine has no name on the hub, and its path is nobody's business."""
