@@ -24,7 +24,7 @@ def lora(
     out: Annotated[Path, typer.Argument(help="Adapter folder to write.", show_default=False)],
     max_rank: MaxRank = None,
     uniform: Annotated[bool, typer.Option(help="One rank for all modules, for programs without rank_pattern.")] = False,
-    vllm: Annotated[bool, typer.Option("--vllm", help="One rank for all modules, and one that vLLM allows.")] = False,
+    vllm: Annotated[bool, typer.Option("--vllm", help="One rank for all modules that vLLM allows.")] = False,
 ) -> None:
     """Write the edit as a PEFT LoRA adapter.
 
