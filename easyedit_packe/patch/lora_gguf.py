@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from ..cache import written_whole
-from ..errors import PatchError, needs, one_of
+from ..errors import PatchError, needs
 
 ARCHITECTURES = {
     "llama": "llama", "mistral": "llama", "smollm3": "smollm3", "arcee": "arcee", "qwen2": "qwen2", "qwen3": "qwen3",
@@ -41,7 +41,7 @@ def write(tensors: dict[str, Tensor], config: dict[str, Any], model_type: str | 
     if model_type not in ARCHITECTURES:
         raise PatchError(
             f"expected a model_type whose tensors' names in llama.cpp are known, got {model_type!r}; "
-            f"{one_of(model_type, sorted(ARCHITECTURES))}. If llama.cpp runs this model, {instead}."
+            f"known: {', '.join(sorted(ARCHITECTURES))}. If llama.cpp runs this model, {instead}."
         )
     if config["lora_bias"]:
         raise PatchError(
