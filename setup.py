@@ -57,7 +57,7 @@ setup(
             "scikit-learn>=1.4",
             "scipy>=1.11",
         ],
-        "models": ["gguf>=0.17"],  # `packe model fetch`: reads the default model's file
+        "models": ["gguf>=0.18"],  # `packe model fetch` reads the default model's file, `packe export gguf` writes one
         # And `packe report`.
         "bench": ["hydra-core>=1.3", "jinja2>=3.1", "pandas>=2.2", "tabulate>=0.9", "zstandard>=0.23"],
         "demo": ["gradio>=6.31", "matplotlib>=3.8"],  # `packe demo`

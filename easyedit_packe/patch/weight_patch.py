@@ -109,9 +109,9 @@ class WeightPatch:
         """Read what `save` wrote; a damaged file raises `PatchError`. See `patch/file.py`."""
         return WeightPatch(*file.load(path))
 
-    def to_lora(self, max_rank: int | None = None, uniform: bool = False) -> lora.LoraAdapter:
+    def to_lora(self, max_rank: int | None = None, uniform: bool = False, vllm: bool = False) -> lora.LoraAdapter:
         """The same change as a PEFT LoRA adapter; see `patch/lora.py`."""
-        return lora.to_lora(self.slices, self.info, max_rank, uniform)
+        return lora.to_lora(self.slices, self.info, max_rank, uniform, vllm)
 
     @staticmethod
     def merge(patches: Iterable[WeightPatch]) -> WeightPatch:

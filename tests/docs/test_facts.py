@@ -121,6 +121,15 @@ def test_architectures_are_those_of_the_forms_and_of_the_tests():
     assert re.findall(r"random models of (\d+) families", text_of(ROOT / "README.md")) == [str(len(FAMILIES))]
 
 
+def test_what_is_served_is_what_the_export_knows():
+    from easyedit_packe.patch.lora import VLLM_RANKS
+    from easyedit_packe.patch.lora_gguf import ARCHITECTURES
+
+    page = " ".join(prose("serving.md").split())
+    assert f"lists the {len(ARCHITECTURES)} families" in page
+    assert f"is one of {', '.join(map(str, VLLM_RANKS[:-1]))} and {VLLM_RANKS[-1]}." in page
+
+
 def test_extras_are_those_of_the_package():
     tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
     (extras,) = [

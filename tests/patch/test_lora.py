@@ -139,6 +139,35 @@ def test_what_lora_cannot_hold_is_refused():
         WeightPatch({}, {"model_type": "opt"}).to_lora()
 
 
+def rows(k, size=600):
+    return Slice(0, torch.arange(k), torch.zeros(k, 4), torch.randn(k, 4), size)
+
+
+def test_vllm_gets_the_next_rank_that_it_allows():
+    patch = WeightPatch(
+        {"model.layers.0.mlp.up_proj.weight": rows(17), "model.layers.0.mlp.gate_proj.weight": rows(3)},
+        {"model_type": "llama"},
+    )
+    padded, native = patch.to_lora(vllm=True), patch.to_lora()
+    assert (padded.config["r"], padded.config["rank_pattern"], padded.ranks) == (32, {}, [32])
+    assert padded.config["lora_alpha"] == 32  # the scale stays 1
+    for name in ("up_proj", "gate_proj"):
+        key = f"base_model.model.model.layers.0.mlp.{name}.lora_{{}}.weight"
+        products = [adapter.tensors[key.format("B")] @ adapter.tensors[key.format("A")] for adapter in (padded, native)]
+        assert torch.equal(*products)
+
+
+def test_what_vllm_cannot_hold_is_refused():
+    name, info = "model.layers.0.mlp.up_proj", {"model_type": "llama"}
+    patch = WeightPatch({f"{name}.weight": rows(513)}, info)
+    with pytest.raises(PatchError, match=r"at most 512, and this edit one of 513.*--max-rank 512"):
+        patch.to_lora(vllm=True)
+    assert patch.to_lora(512, vllm=True).config["r"] == 4  # all that rows of length 4 can have
+    bias = Slice(0, torch.tensor([0]), torch.zeros(1), torch.ones(1), 600)
+    with pytest.raises(PatchError, match="value_bias: frozen"):
+        WeightPatch({f"{name}.weight": rows(3), f"{name}.bias": bias}, info).to_lora(vllm=True)
+
+
 def changed(architecture, name, **options):
     """A model, the same with one parameter changed, and the patch between them."""
     before = make_model(architecture, **options)
