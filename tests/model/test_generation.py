@@ -1,13 +1,16 @@
 """What a model says: the same tokens as transformers' own greedy decoding, in fewer passes."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 from transformers import GenerationConfig
 
 from easyedit_packe.errors import RequestError
+from easyedit_packe.model.forward import remembered
 from easyedit_packe.model.generation import greedy, greedy_all
+from easyedit_packe.model.sampling import continued
 
 from ..conftest import WORDS, make_model, make_tokenizer
 from ..test_requests import ending
@@ -132,6 +135,24 @@ def test_an_end_token_behind_the_prompt_is_not_part_of_it(speaker):
 def test_a_prompt_without_tokens():
     with pytest.raises(RequestError, match="the prompt '' tokenises to nothing"):
         greedy_all(make_model("llama"), make_tokenizer(), ["Omar", ""], 3)
+
+
+def test_what_was_seen_is_handed_on_by_its_own_name(speaker, monkeypatch):
+    """transformers takes the older name, too, and says so: some models by a warning, others by a line of the log."""
+    model, tok = speaker
+    logged = []
+    monkeypatch.setattr("transformers.utils.generic.logger.warning_once", logged.append)
+    ids = torch.tensor([tok(PROMPTS[0])["input_ids"]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        greedy_all(model, tok, PROMPTS, TOKENS)
+        continued(model, ids, 6, torch.Generator().manual_seed(0))
+        whole = model(input_ids=ids, use_cache=True)
+    assert logged == []
+    (seen,) = remembered(whole).values()
+    assert seen.get_seq_length() == ids.shape[1]
+    after = model(input_ids=ids[:, :1], **remembered(whole)).logits[:, -1]
+    torch.testing.assert_close(after, model(input_ids=torch.cat([ids, ids[:, :1]], 1)).logits[:, -1])
 
 
 def test_the_words_of_these_tests_are_known():

@@ -4,13 +4,10 @@ import re
 from importlib import import_module
 
 import yaml
-from packaging.specifiers import SpecifierSet
-from packaging.version import Version
 
 import easyedit_packe
 
 from ..conftest import ROOT
-from ..docs.pages import table
 
 
 def text(name):
@@ -34,50 +31,12 @@ def test_contributors_are_sent_to_places_that_exist():
     assert {"FORMS", "FAMILIES", "ARCHITECTURES", "BASELINES", "EDITORS", "FORMATS"} == {n for n, _ in named}
 
 
-def pins(end):
-    found = re.findall(r"^([\w-]+)==(\S+)$", text(f"constraints/{end}.txt"), re.MULTILINE)
-    return {name: Version(version) for name, version in found}
-
-
-def test_lower_bounds_are_what_the_oldest_end_of_the_matrix_runs():
-    """Of all that a user installs: the extras for developers have no place in it."""
-    users = text("setup.py").split("install_requires=")[1].split('"matrix":')[0]
-    bounds = {name: Version(version) for name, version in re.findall(r'"([\w-]+)>=([\d.]+)', users)}
-    assert bounds == pins("oldest")
-    assert {"torch", "transformers", "peft", "pandas", "openai"} < bounds.keys()
-    assert all(version > bounds[name] for name, version in pins("newest").items())
-    assert pins("newest").keys() == {"torch", "transformers"}
-    assert pins("newest")["transformers"] in SpecifierSet(re.search(r'"transformers([^"]+)"', users).group(1))
-
-
-def test_versions_stand_in_one_place():
-    for name in ("Makefile", "noxfile.py", ".ci/run", ".github/workflows/ci.yml"):
-        assert re.findall(r"\b(?:torch|transformers)[=<>~]=?\d", text(name)) == [], name
-    for variable in ("TORCH", "TRANSFORMERS"):
-        assert f"{variable} ?= $(shell grep ^{variable.lower()}= constraints/oldest.txt)" in text("Makefile")
-    assert re.findall(r"constraints/(\S+)\.txt", text(".ci/run")) == ["newest"]
-    assert set(re.findall(r", \"(\w+)\"\)", text("noxfile.py"))) == {"oldest", "newest"}
-
-
-def test_the_page_on_installing_says_what_ran_on_each_end():
-    rows = table("install.md", "transformers")
-    ran = {(Version(row["transformers"]), Version(row["torch"])) for row in rows}
-    old, new = pins("oldest"), pins("newest")
-    assert {(end["transformers"], end["torch"]) for end in (old, new)} <= ran
-    assert {version for pair in ran for version in pair} <= {end[n] for end in (old, new) for n in pins("newest")}
-
-
 def test_the_continuous_integration_runs_what_a_developer_runs():
     job = yaml.safe_load(text(".github/workflows/ci.yml"))["jobs"]["test"]
     said = [step.get("run", "") for step in job["steps"]]
     assert [s.split()[:2] for s in said if s] == [["make", "setup"], ["make", "test"], ["make", "test"]]
-    matrix = job["strategy"]["matrix"]
-    assert matrix["end"] == ["oldest", "newest"]
-    assert matrix["python"] == sorted(set(re.findall(r'\("(3\.\d+)"', text("noxfile.py"))))
-    assert f'python_requires=">={matrix["python"][0]}"' in text("setup.py")
-    assert f"Programming Language :: Python :: {matrix['python'][-1]}" in text("setup.py")
-    assert [line.split()[:2] for line in text(".ci/run").splitlines()[-3:] if line[0] != "#"] == [
-        ["make", "test"], ["make", "quick"]]  # fmt: skip
+    ran = [line for line in text(".ci/run").splitlines() if line.startswith("make ")]
+    assert [line.split()[1] for line in ran] == ["test", "quick"]
 
 
 def test_the_hooks_are_the_linters():
