@@ -51,7 +51,7 @@ def counting(*most):
 @pytest.fixture
 def speaker(architecture):
     """In float64, where two tokens are never as likely by rounding. Nothing ends a text but its length."""
-    model = make_model(architecture, torch.float64, seed=3)
+    model = make_model(architecture, torch.float64, seed=11)
     model.generation_config.eos_token_id = None
     return model, make_tokenizer()
 
