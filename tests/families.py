@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers
 
-from .conftest import WORDS, drawn
+from .conftest import WORDS
 
 _TEXT = {"vocab_size": len(WORDS) + 2, "pad_token_id": 1, "bos_token_id": 1, "eos_token_id": 1}
 _COMMON = {
@@ -198,4 +198,6 @@ def make_family(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) ->
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = getattr(transformers, family.model)(family.config())
-    return drawn(model, seed).to(dtype).eval()
+        for p in model.parameters():  # also the biases, which start at zero
+            p.data.normal_(0, 0.3) if p.ndim > 1 else p.data.add_(torch.randn_like(p) * 0.1)
+    return model.to(dtype).eval()
