@@ -1,23 +1,25 @@
-# `make demo` and `make test` set up .venv once and reuse it. Variables: PYTHON, TORCH, TRANSFORMERS, EASYEDIT_HOME.
+# `make demo` and `make test` set up .venv once and reuse it.
+# Variables: PYTHON, VENV, TORCH, TRANSFORMERS, EASYEDIT_HOME. Versions stand in constraints/.
 PYTHON ?= python3
-TORCH ?= torch==2.13.0
-TRANSFORMERS ?= transformers==5.5.4
+VENV ?= .venv
+TORCH ?= $(shell grep ^torch= constraints/oldest.txt)
+TRANSFORMERS ?= $(shell grep ^transformers= constraints/oldest.txt)
 EASYEDIT ?= easyeditor==0.0.1.dev0
 CPU_INDEX ?= https://download.pytorch.org/whl/cpu
-BIN := .venv/bin
+BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # Two at a time, a thread each: threads of several processes on two cores wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 SITE = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
-.PHONY: demo test quick lint model setup clean
+.PHONY: demo test suite quick test-matrix lint model setup clean
 
-setup: .venv/done
+setup: $(VENV)/done
 
-.venv/done: setup.py Makefile
-	@echo "setting up .venv"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+$(VENV)/done: setup.py Makefile constraints/oldest.txt constraints/newest.txt
+	@echo "setting up $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@# Without a GPU, torch's CPU build: from its own index where that answers, else whatever the package index has.
 	@index=""; \
 	if ! command -v nvidia-smi >/dev/null && $(BIN)/python -c \
@@ -35,7 +37,9 @@ demo: model
 	@$(BIN)/python examples/quickstart.py
 
 # All tests with the PyPI release of EasyEdit; those that it can change also with EASYEDIT_HOME where that is set.
-test: lint model
+test: lint suite
+
+suite: model
 	EASYEDIT_HOME="$(SITE)" $(PYTEST) -m ""
 	@if [ -n "$(EASYEDIT_HOME)" ]; then echo "again, with $(EASYEDIT_HOME)"; \
 	  EASYEDIT_HOME="$(EASYEDIT_HOME)" $(PYTEST) -m "" tests/easyedit tests/baselines tests/bench; fi
@@ -49,13 +53,18 @@ notebook: model
 quick: setup
 	EASYEDIT_HOME="$(SITE)" $(PYTEST)
 
+# All tests on the oldest and the newest versions, in environments of their own: some gigabytes, and hours on two cores.
+test-matrix: setup
+	@$(PIP) ".[matrix]"
+	$(BIN)/nox
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv* .nox build *.egg-info
 
 # Every committed table and every figure quoted in README.md and docs/, from the archived rows.
 .PHONY: tables

@@ -43,3 +43,9 @@ def logits_at(model: PreTrainedModel, rows: Tensor, cols: Tensor, **inputs: Any)
             handle.remove()
     logits = out.logits[0] if given else out.logits[rows.to(out.logits.device), cols.to(out.logits.device)]
     return logits, out
+
+
+def remembered(out: Any) -> dict[str, Any]:
+    """What a model kept of the tokens it has seen, by the name under which its next forward pass takes it: transformers
+    renames `past_key_values` to `cache` on the way to 5.40."""
+    return {name: kept for name, kept in out.items() if name in ("cache", "past_key_values")}

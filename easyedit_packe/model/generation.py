@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import RequestError
 from ..requests import EditRequest, encode, token_ids
-from .forward import logits_at
+from .forward import logits_at, remembered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -100,7 +100,7 @@ class _Speakers:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.cache: Any = None
+        self.past: dict[str, Any] = {}
         self.rows: list[int] = []
 
     def first(
@@ -126,21 +126,22 @@ class _Speakers:
         width, device = max(map(len, new)), self.model.device
         ids = torch.tensor([[0] * (width - len(n)) + list(n) for n in new], device=device)
         mask = torch.tensor([[0] * (width - len(n)) + [1] * len(n) for n in new], device=device)
-        if self.cache is None:
+        if not self.past:
             self.mask = mask
         else:
             kept = torch.tensor([self.rows.index(row) for row in rows], device=device)
             if len(rows) < len(self.rows):
-                self.cache.batch_select_indices(kept)
+                for cache in self.past.values():
+                    cache.batch_select_indices(kept)
             self.mask = torch.cat([self.mask[kept], mask], -1)
         self.rows = list(rows)
         places = [(row, -n + k) for row, n in enumerate(last) for k in range(n)]
         logits, out = logits_at(
             self.model, *map(torch.tensor, zip(*places, strict=True)),
-            input_ids=ids, attention_mask=self.mask, past_key_values=self.cache, use_cache=True,
+            input_ids=ids, attention_mask=self.mask, use_cache=True, **self.past,
             position_ids=(self.mask.cumsum(-1) - 1).clamp(min=0)[:, -width:],
         )  # fmt: skip
-        self.cache = out.past_key_values
+        self.past = remembered(out)
         return logits
 
     def unsay(self, row: int, count: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
+from .forward import remembered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,10 +39,11 @@ def continued(
         ModelError: the model's logits are not finite.
     """
     device = model.get_input_embeddings().weight.device
-    cache, step = None, ids
+    past: dict[str, Any] = {}
+    step = ids
     while ids.shape[1] < length:
-        out = model(input_ids=step.to(device), past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
+        out = model(input_ids=step.to(device), use_cache=True, **past)
+        past = remembered(out)
         chances = out.logits[:, -1].float().cpu().softmax(-1)
         if not chances.isfinite().all():
             raise ModelError(

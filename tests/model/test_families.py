@@ -115,7 +115,7 @@ def test_the_adapter_is_the_edit(family, tmp_path):
 def test_packe_plus_makes_the_target_lead(family):
     model, tok = make_family(family, torch.float32), make_tokenizer()
     before = snapshot(model)
-    hp = PaCKEPlusHyperParams(num_critical_paths=6, num_steps=10, layers=None, null_space=0.0, prefix_contexts=0)
+    hp = PaCKEPlusHyperParams(num_critical_paths=6, num_steps=20, layers=None, null_space=0.0, prefix_contexts=0)
     patch = compute_patch(model, tok, REQUESTS[:1], hp)
     assert_same_bits(model, before)
     patch.apply(model)

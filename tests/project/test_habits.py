@@ -35,10 +35,8 @@ def test_the_continuous_integration_runs_what_a_developer_runs():
     job = yaml.safe_load(text(".github/workflows/ci.yml"))["jobs"]["test"]
     said = [step.get("run", "") for step in job["steps"]]
     assert [s.split()[:2] for s in said if s] == [["make", "setup"], ["make", "test"], ["make", "test"]]
-    oldest = re.search(r'"transformers>=(\S+),<6"', text("setup.py")).group(1)
-    assert job["strategy"]["matrix"]["transformers"][0] == f"transformers=={oldest}"
-    assert f"TRANSFORMERS ?= transformers=={oldest}" in text("Makefile")
-    assert "make test" in text(".ci/run")
+    ran = [line for line in text(".ci/run").splitlines() if line.startswith("make ")]
+    assert [line.split()[1] for line in ran] == ["test", "quick"]
 
 
 def test_the_hooks_are_the_linters():
