@@ -26,9 +26,15 @@ OPTIONAL = {
     "sentence_transformers": "sentence-transformers",
     "timm": "timm",
     "torchvision": "torchvision",
+    "transformers.modeling_attn_mask_utils": "transformers==5.5.4",  # gone since; UnKE masks by it
     "zhipuai": "zhipuai",
 }
-"""Import name -> what to `pip install` for it."""
+"""Import name of a package or a module -> what to `pip install` for it."""
+
+
+def _optional(name: str) -> str:
+    """The name in `OPTIONAL` that this module is, or lies in; "" for none."""
+    return next((known for known in OPTIONAL if name == known or name.startswith(f"{known}.")), "")
 
 
 @contextmanager
@@ -62,6 +68,9 @@ def placeholders() -> Iterator[None]:
         sys.meta_path.remove(finder)
         for name in [n for n, m in sys.modules.items() if isinstance(m, _Placeholder)]:
             del sys.modules[name]
+            parent, _, child = name.rpartition(".")
+            if parent in sys.modules:
+                vars(sys.modules[parent]).pop(child, None)
         for n in added:
             delattr(modeling_utils, n)
 
@@ -72,7 +81,7 @@ class _Placeholder(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return _missing(f"the package {OPTIONAL[self.__name__.split('.')[0]]!r}", name, self.base)
+        return _missing(f"the package {OPTIONAL[_optional(self.__name__)]!r}", name, self.base)
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -80,7 +89,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self.missing, self.base = missing, base
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
-        if fullname.split(".")[0] in self.missing:
+        if _optional(fullname) in self.missing:
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
         return None
 

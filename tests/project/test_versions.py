@@ -8,6 +8,7 @@ from packaging.version import Version
 
 from easyedit_packe.easyedit.install import TESTED_COMMIT
 from easyedit_packe.easyedit.locate import PYPI_RELEASE
+from easyedit_packe.easyedit.placeholders import OPTIONAL
 
 from ..docs.pages import table
 from .test_habits import text
@@ -49,6 +50,7 @@ def test_no_other_file_that_installs_names_a_version():
     for variable in ("torch", "transformers"):
         assert f"{variable.upper()} ?= $(shell grep ^{variable}= constraints/oldest.txt)\n" in text("Makefile")
     assert "constraints/newest.txt" in text(".ci/run")
+    assert OPTIONAL["transformers.modeling_attn_mask_utils"] == f"transformers=={OLDEST['transformers']}"
 
 
 def test_the_page_on_installing_says_what_ran():
