@@ -36,7 +36,7 @@ setup(
         ],
     },
     install_requires=[
-        # Lower bounds are those that the tests ran on, all together: constraints/oldest.txt.
+        # Lower bounds are those of constraints/oldest.txt, which `make test-matrix` runs.
         "torch>=2.13",
         "transformers>=5.5.4,<6",  # one range that runs both EasyEdits
         "peft>=0.18",
@@ -55,7 +55,7 @@ setup(
             "einops>=0.7",  # KN
             "higher>=0.2.1",
             "matplotlib>=3.8",
-            "nltk>=3.9",
+            "nltk>=3.9.1",  # 3.9 is broken without WordNet
             "scikit-learn>=1.4",
             "scipy>=1.11.1",
         ],
