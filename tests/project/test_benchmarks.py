@@ -19,6 +19,7 @@ from ..conftest import REQUESTS, ROOT, make_model, make_tokenizer
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import ablation
+import collisions
 import comparison
 import measuring_speed
 import speed
@@ -194,3 +195,26 @@ def test_only_editors_with_all_their_runs_are_packed(tmp_path, monkeypatch):
     assert [(s.editor, s.data) for s in found] == [("ROME", "zsre"), ("ROME", "counterfact")]
     (runs["ROME", "zsre"].folder / "state.safetensors").touch()  # its last point is not measured yet
     assert comparison.complete(files, str(tmp_path / "out")) == []
+
+
+def test_the_committed_collisions_are_those_of_their_pairs():
+    found = json.loads((SCRIPTS / "results" / "collisions" / "smollm2-135m.json").read_text())
+    again = collisions.summary(found["pairs"])
+    assert {name: found[name] for name in again} == again
+    assert found["setting"]["collides"] == collisions.COLLIDES
+
+
+def test_collisions_are_summed_up_by_hand():
+    def pair(first, group, share, drop, **known):
+        return {"first": first, "group": group, "share": share, "drop": drop, "lost": drop > 2,
+                "overlap": share, "gradients": -share, "step": drop, **known}  # fmt: skip
+
+    rows = [pair(1, "most", 0.5, 4.0), pair(1, "drawn", 0.2, 1.5), pair(1, "least", 0.1, 0.0)]
+    rows += [pair(2, "most", 0.3, 2.0), pair(2, "drawn", 0.25, 0.5), pair(2, "least", 0.15, 1.0)]
+    found = collisions.summary([*rows, pair(3, "close", 0.4, 3.0)])
+    most = found["groups"]["most"]
+    assert (most["n"], most["drop"], most["se"], most["over_1"], most["lost"]) == (2, 3.0, 1.0, 2, 1)
+    assert (found["collide"]["n"], found["collide"]["drop"], found["apart"]["drop"]) == (3, 3.0, 0.75)
+    assert found["most_minus_least"] == {"n": 2, "drop": 2.5, "se": 1.5}
+    assert found["rank_correlation"]["step"] == pytest.approx(1)
+    assert found["rank_correlation"]["gradients"] == -found["rank_correlation"]["overlap"]
