@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,17 @@ def pack_complete(files: dict[str, str], out: str, file: Path) -> int:
         return pack(Path(folder), file)
 
 
+def go_on(commands: Sequence[Sequence[str]], total: int, workers: int, dry_run: bool) -> None:
+    """Say how much of all runs is done, and run what is left, or show its commands."""
+    sys.stdout.write(f"{total - len(commands)} of {total} runs are done\n")
+    if dry_run:
+        sys.stdout.write("".join(f"packe {' '.join(command)}\n" for command in commands))
+        return
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(lambda command: subprocess.run([*PACKE, *command], env=one_thread, check=False), commands))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     for data in dict.fromkeys(data for part in PARTS for data in part.data):
@@ -112,14 +124,8 @@ def main() -> None:
         sys.stdout.write(f"{pack_complete(files, arguments.out, arguments.pack)} rows in {arguments.pack}\n")
         return
     runs = [s for of_editor in planned(files, arguments.out) for s in of_editor]
-    left = [s for s in runs if not done(s)]
-    sys.stdout.write(f"{len(runs) - len(left)} of {len(runs)} runs are done\n")
-    if arguments.dry_run:
-        sys.stdout.write("".join(f"packe {' '.join(command(s))}\n" for s in left))
-        return
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-    with ThreadPoolExecutor(arguments.workers) as pool:
-        list(pool.map(lambda s: subprocess.run([*PACKE, *command(s)], env=one_thread, check=False), left))
+    left = [command(s) for s in runs if not done(s)]
+    go_on(left, len(runs), arguments.workers, arguments.dry_run)
 
 
 if __name__ == "__main__":

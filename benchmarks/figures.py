@@ -13,18 +13,15 @@ and one that is done costs nothing. The shipped settings are a point of both swe
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from comparison import done as edited
-from harness import PACKE
+from comparison import go_on
 
 from easyedit_packe.bench.figures import write_figures
 from easyedit_packe.bench.settings import Settings
@@ -107,14 +104,8 @@ def main() -> None:
         sys.stdout.write("".join(f"{file.relative_to(ROOT)}\n" for file in draw(IMAGES)))
         return
     all_tasks = list(tasks(vars(arguments), arguments.out, arguments.protocols, arguments.n))
-    left = [task for task in all_tasks if not task.is_done]
-    sys.stdout.write(f"{len(all_tasks) - len(left)} of {len(all_tasks)} runs are done\n")
-    if arguments.dry_run:
-        sys.stdout.write("".join(f"packe {' '.join(task.command)}\n" for task in left))
-        return
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-    with ThreadPoolExecutor(arguments.workers) as pool:
-        list(pool.map(lambda task: subprocess.run([*PACKE, *task.command], env=one_thread, check=False), left))
+    left = [task.command for task in all_tasks if not task.is_done]
+    go_on(left, len(all_tasks), arguments.workers, arguments.dry_run)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -101,6 +101,11 @@ class Encoded:
     def answer(self) -> Tensor:
         """Target token ids [A]."""
         return self.ids[self.answer_start :]
+
+    @property
+    def begun(self) -> Encoded:
+        """The same with the answer's first token alone: for what is looked at before any answer."""
+        return replace(self, ids=self.ids[: self.answer_start + 1])
 
     @property
     def prompt(self) -> tuple[int, ...]:

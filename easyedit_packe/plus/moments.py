@@ -12,7 +12,7 @@ from torch import Tensor
 from ..model.config import max_tokens
 from ..model.ffn import FFNMap, FFNModule, slice_dtype
 from ..model.hooks import OutputHook, ends_with, output_hooks
-from ..requests import EditRequest, Encoded, collate, encode
+from ..requests import EditRequest, collate, encode
 from .places import alike, places
 
 if TYPE_CHECKING:
@@ -121,8 +121,7 @@ class InputMoments:
         self, model: PreTrainedModel, tok: Any, ffn: FFNMap, texts: Sequence[EditRequest], write_at: str, most: int
     ) -> None:
         """Count the inputs at those tokens of the texts' prompts where an edit would write; `most` texts at a time."""
-        encoded = encode(tok, texts, max_tokens(model))
-        prompts = [Encoded(e.ids[: e.answer_start + 1], e.answer_start, e.subject) for e in encoded]
+        prompts = [e.begun for e in encode(tok, texts, max_tokens(model))]
         for piece in alike([e.answer_start for e in prompts], most):
             rows = [prompts[i] for i in piece]
             batch = collate(rows, model.get_input_embeddings().weight.device)

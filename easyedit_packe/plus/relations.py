@@ -13,7 +13,7 @@ import torch
 
 from ..config import PaCKEPlusHyperParams
 from ..model.forward import answer_logits
-from ..requests import EditRequest, Encoded, collate, encode
+from ..requests import EditRequest, collate, encode
 from .contexts import RELATIONS, about_subject, has_subject
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def same_relation(
 
 @torch.no_grad()
 def _same(model: PreTrainedModel, tok: Any, request: EditRequest, least: float) -> list[str]:
-    texts = encode(tok, [request, *(about_subject(request, relation) for relation in RELATIONS)])
-    prompts = [Encoded(e.ids[: e.answer_start + 1], e.answer_start) for e in texts]
+    texts = [request, *(about_subject(request, relation) for relation in RELATIONS)]
+    prompts = [e.begun for e in encode(tok, texts)]
     logits = answer_logits(model, collate(prompts, model.get_input_embeddings().weight.device))
     roots = logits.softmax(-1).sqrt()
     alike = (roots[1:] @ roots[0]).tolist()  # Bhattacharyya's coefficient of the next token's distributions, 0 to 1
