@@ -9,16 +9,13 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..config import PaCKEHyperParams
 from ..easyedit import locate
 from ..errors import one_of
 from ..model.bits import weights_digest
 from ..model.device import check_device
-from ..model.ffn import FFNMap
-from ..model.hooks import frozen
 from ..model.load import load
-from ..packe.rectify import Rectifier
-from ..requests import EditRequest, encode
+from ..requests import EditRequest
+from ..trace.trace import Trace, trace_requests
 from .data import read_records
 from .editors import BenchError
 from .environment import describe, short_name
@@ -82,8 +79,8 @@ def importance(settings: Settings) -> Path:
         missing = [r for r in records if (r.case_id,) not in rows]
         for record in progress(missing, f"tracing {settings.data}", len(missing), "fact"):
             request = EditRequest(record.prompt, record.target_new, record.subject)
-            found = _scores(model, tok, request, hparams)
-            rows.append({"case_id": record.case_id, **found, "environment": short_name(environment)})
+            (trace,) = trace_requests(model, tok, [request], hparams)
+            rows.append({"case_id": record.case_id, **_scores(trace), "environment": short_name(environment)})
     return folder
 
 
@@ -102,15 +99,10 @@ def _opened(folder: Path, identity: dict[str, Any], n: int, environment: dict[st
     return Rows(folder / "nodes.jsonl", ("case_id",))
 
 
-def _scores(model: Any, tok: Any, request: EditRequest, hparams: PaCKEHyperParams) -> dict[str, list[list[float]]]:
+def _scores(trace: Trace) -> dict[str, list[list[float]]]:
     """By kind and layer, the scores of the nodes that an edit of the request would choose."""
-    ffn = FFNMap.of(model)
-    encoded = encode(tok, [request], getattr(model.config, "max_position_embeddings", None))
-    with frozen(model):
-        tracing = Rectifier(model, ffn, encoded, hparams)
-        critical = tracing.trace().critical
     found: dict[str, list[list[float]]] = {"key": [], "value": []}
-    for m in ffn.modules:
-        scores = tracing.scores[m.name].cpu()[critical[m.name]].tolist()
+    for m in trace.modules:
+        scores = trace.scores[m.name][trace.nodes.critical[m.name]].tolist()
         found[m.kind].append([float(f"{score:.{DIGITS}g}") for score in scores])
     return found
