@@ -65,6 +65,11 @@ class EditRequest:
         return f"{self.asked} {self.target}"
 
 
+def ended(target: str, end: str) -> str:
+    """The target with an end behind it (".", a line's end), unless it has one; "" is none."""
+    return target if target.endswith(end) else target + end
+
+
 def _text(request: Mapping[str, Any], field: str) -> str:
     value = request.get(field)
     if not isinstance(value, str) or not value.strip():

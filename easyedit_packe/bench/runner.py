@@ -11,6 +11,7 @@ from typing import Any
 from ..config import PaCKEHyperParams
 from ..model.chat import in_turn
 from ..registry import OWN, register
+from ..requests import ended
 from .data import FORMATS, Record, read_records
 from .editors import BenchError
 from .environment import describe
@@ -113,6 +114,7 @@ class _Run:
     def given(self, record: Record) -> Record:
         """What the editor sees. This package's own make the user's turn themselves, and know the subject in it."""
         editor = self.settings.found_editor
+        record = dataclasses.replace(record, target_new=ended(record.target_new, self.settings.answer_end))
         if self.turn is None or editor.alg_name in OWN or not editor.takes(record):
             return record
         return dataclasses.replace(record, prompt=self.turn(record.prompt))

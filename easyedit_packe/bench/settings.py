@@ -56,6 +56,8 @@ class Settings:
     use_chat_template: bool = False
     """Ask every question, of every editor and of the unedited model, as a user's turn by the tokeniser's own chat
     template; for instruct models."""
+    answer_end: str = ""
+    """Every editor writes this behind the target (`.`), so that a free answer ends there; measured is the target."""
     share: bool = True
     """Compute target vectors that several editors need of the unedited model once, and keep them in the cache."""
     hparams: dict[str, Any] = field(default_factory=dict)
@@ -162,6 +164,8 @@ class Settings:
             config["judge"] = self.judge
         if template:
             config["chat_template"] = template
+        if self.answer_end:
+            config["answer_end"] = self.answer_end
         if self.protocol == "batch":
             config["batch_size"] = self.batch_size
         if self.protocol in ("consecutive", "epochs"):

@@ -46,6 +46,9 @@ class PaCKEPlusHyperParams(HyperParams):
     """Seed of the sampled texts and of the choice among them."""
 
     # Where the new target has to come.
+    answer_end: str = "."
+    """What has to come behind the target, there and in the request; "" leaves it open. A model that speaks freely would
+    else go on with whatever it used to say."""
     prefix_contexts: Count = 3
     """Ask for the target behind this many short texts sampled from the model, too, so that it does not hang on the
     prompt's position."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ..errors import ModelError
 from .forward import remembered
@@ -23,7 +24,12 @@ def beginning(tok: Any) -> list[int]:
 
 @torch.no_grad()
 def continued(
-    model: PreTrainedModel, ids: Tensor, length: int, generator: torch.Generator, never: Collection[int] = ()
+    model: PreTrainedModel,
+    ids: Tensor,
+    length: int,
+    generator: torch.Generator,
+    never: Collection[int] = (),
+    desc: str | None = None,
 ) -> Tensor:
     """Texts drawn from the model at temperature 1, from the `generator` alone; the global one is not touched.
 
@@ -31,6 +37,7 @@ def continued(
         ids: how they begin, int64 [rows, T].
         length: tokens in each, the beginning's included.
         never: tokens that are not drawn.
+        desc: of a progress bar, in a terminal; None shows none.
 
     Returns:
         int64 [rows, length], on the CPU.
@@ -41,7 +48,7 @@ def continued(
     device = model.get_input_embeddings().weight.device
     past: dict[str, Any] = {}
     step = ids
-    while ids.shape[1] < length:
+    for _ in tqdm(range(length - ids.shape[1]), desc=desc, unit="token", leave=False, disable=None if desc else True):
         out = model(input_ids=step.to(device), use_cache=True, **past)
         past = remembered(out)
         chances = out.logits[:, -1].float().cpu().softmax(-1)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ..config import PaCKEPlusHyperParams
+from ..model.bits import digest_of
 from ..model.ffn import FFNMap
 from ..model.hooks import ends_with
 from ..requests import EditRequest, collate, encode
-from .contexts import background_lines, elsewhere, kept_texts
+from .contexts import OPENINGS, background_lines, elsewhere, sample_texts
+from .kept import kept
 from .moments import InputMoments
 
 if TYPE_CHECKING:
@@ -22,8 +25,8 @@ TEXTS, TEXT_TOKENS = 256, 40
 """Size of the text that a model writes about nothing in particular, once: several times as many tokens as a value
 module of a small model has inputs, so that few directions look unused by chance."""
 
-TOGETHER = 64
-"""Short lines about invented names in one forward pass."""
+TOGETHER = 32
+"""Texts in one forward pass: more are no faster, and hold more memory."""
 
 
 class Background:
@@ -43,22 +46,42 @@ class Background:
     def prepare_texts(self, model: PreTrainedModel, tok: Any, seed: int) -> None:
         """Let the model write its texts, the first time."""
         if not len(self.texts):
-            self.texts = kept_texts(model, tok, TEXTS, TEXT_TOKENS, seed)
+            size = TEXTS, TEXT_TOKENS
+
+            def make() -> dict[str, Tensor]:
+                return {"texts": sample_texts(model, tok, *size, seed)}
+
+            self.texts = kept("texts", model, tok, [OPENINGS, *size, seed], make)["texts"]
 
     def prepare(self, model: PreTrainedModel, tok: Any, ffn: FFNMap, hparams: PaCKEPlusHyperParams) -> None:
         """Measure the modules' inputs, the first time."""
-        if not all(m.name in self.moments.counts for m in ffn.modules):
+        names = [m.name for m in ffn.modules]
+        places = {m.name: m.weight.device for m in ffn.modules}
+        if not all(name in self.moments.counts for name in names):
             self.prepare_texts(model, tok, hparams.seed)
-            self.moments = self._neutral(model, tok, ffn)
-        if hparams.elsewhere and not all(m.name in self.elsewhere.counts for m in ffn.modules):
-            self.elsewhere = InputMoments()
-            self.elsewhere.count(model, tok, ffn, elsewhere(), hparams.write_at, TOGETHER)
+            lines = background_lines()
+            key = [names, lines, digest_of([("texts", self.texts)])]
+            found = kept("usual", model, tok, key, lambda: self._usual(model, tok, ffn, lines).tensors())
+            self.moments = InputMoments()
+            self.moments.load(found, places)
+        if hparams.elsewhere and not all(name in self.elsewhere.counts for name in names):
+            about, at = elsewhere(), hparams.write_at
 
-    def _neutral(self, model: PreTrainedModel, tok: Any, ffn: FFNMap) -> InputMoments:
+            def make() -> dict[str, Tensor]:
+                moments = InputMoments()
+                moments.count(model, tok, ffn, about, at, TOGETHER, desc="lines about invented names, once")
+                return moments.tensors()
+
+            found = kept("elsewhere", model, tok, [names, [r.prompt for r in about], at], make)
+            self.elsewhere = InputMoments()
+            self.elsewhere.load(found, places)
+
+    def _usual(self, model: PreTrainedModel, tok: Any, ffn: FFNMap, lines: Sequence[str]) -> InputMoments:
         device = model.get_input_embeddings().weight.device
-        lines = collate(encode(tok, [EditRequest(line, "it") for line in background_lines()]), device)
+        names = collate(encode(tok, [EditRequest(line, "it") for line in lines]), device)
+        pieces = [(ids.to(device), None) for ids in self.texts.split(TOGETHER)]
         moments = InputMoments()
-        for ids, mask in ((self.texts.to(device), None), (lines.ids, lines.mask)):
+        for ids, mask in tqdm([*pieces, (names.ids, names.mask)], desc="usual inputs, once", leave=False, disable=None):
             with torch.no_grad(), moments.watching(ffn.modules, mask), ends_with(ffn.modules[-1].module):
                 model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
         return moments

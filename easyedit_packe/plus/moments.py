@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ..model.config import max_tokens
 from ..model.ffn import FFNMap, FFNModule, slice_dtype
@@ -118,11 +119,23 @@ class InputMoments:
 
     @torch.no_grad()
     def count(
-        self, model: PreTrainedModel, tok: Any, ffn: FFNMap, texts: Sequence[EditRequest], write_at: str, most: int
+        self,
+        model: PreTrainedModel,
+        tok: Any,
+        ffn: FFNMap,
+        texts: Sequence[EditRequest],
+        write_at: str,
+        most: int,
+        desc: str | None = None,
     ) -> None:
-        """Count the inputs at those tokens of the texts' prompts where an edit would write; `most` texts at a time."""
+        """Count the inputs at those tokens of the texts' prompts where an edit would write; `most` texts at a time.
+
+        Args:
+            desc: of a progress bar, in a terminal; None shows none.
+        """
         prompts = [e.begun for e in encode(tok, texts, max_tokens(model))]
-        for piece in alike([e.answer_start for e in prompts], most):
+        pieces = alike([e.answer_start for e in prompts], most)
+        for piece in tqdm(pieces, desc=desc, leave=False, disable=None if desc else True):
             rows = [prompts[i] for i in piece]
             batch = collate(rows, model.get_input_embeddings().weight.device)
             with self.watching(ffn.modules, places(rows, batch, write_at)), ends_with(ffn.modules[-1].module):

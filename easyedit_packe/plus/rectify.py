@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from ..packe.rectify import Rectification
 from ..packe.rounding import warn_of_rounding
 from ..packe.slices import Slices
 from ..packe.tracing import NodeSets, choose_nodes, factors, module_scores, watch_outputs
-from ..requests import EditRequest, collate, encode
+from ..requests import EditRequest, collate, encode, ended
 from .contrast import contrast_moments, contrasts
 from .demands import asked, lacks, leads, neutral, stated
 from .layers import in_layers
@@ -120,9 +120,10 @@ class PlusRectifier:
             memory.background.prepare(model, tok, self.ffn, hparams)
         self.background = memory.background.moments
         read = partial(encode, tok, max_tokens=max_tokens(model))
-        self.requests = read(requests)
+        whole = [replace(r, target=ended(r.target, hparams.answer_end)) for r in requests]
+        self.requests = read(whole)
         same = same_relation(model, tok, requests, hparams)
-        in_other_words = read(stated(requests, same, hparams, memory.background, model, tok))
+        in_other_words = read(stated(whole, same, hparams, memory.background, model, tok))
         neutrally = read(neutral(requests, hparams))
         self.contexts = in_other_words + neutrally
         self.subjects = {r.subject for r in requests if r.subject}

@@ -51,6 +51,23 @@ def test_plans():
     assert plan("epochs", range(5)).calls == [[0, 1, 2, 3, 4]]
 
 
+def test_an_editor_writes_the_end_of_an_answer_and_the_target_is_measured(settings, monkeypatch):
+    asked, apply = [], session.Session._call
+
+    def watch(self, requests, targets):
+        asked.extend(r["target_new"] for r in requests)
+        apply(self, requests, targets)
+
+    monkeypatch.setattr(session.Session, "_call", watch)
+    plain, ending = run(settings(n=2)), run(settings(n=2, answer_end=" violin", label="ends"))
+    assert asked[2:] == [f"{target} violin" for target in asked[:2]]
+    identities = [json.loads((folder / "run.json").read_text())["identity"] for folder in (plain, ending)]
+    assert "answer_end" not in identities[0]  # nor in runs from before there was one
+    assert identities[1]["answer_end"] == " violin"
+    lengths = [[len(r["said"]["efficacy"][0].split()) for r in rows(f, "cases.jsonl")] for f in (plain, ending)]
+    assert lengths[0] == lengths[1]
+
+
 @pytest.fixture
 def knowedit(tmp_path):
     """Records with several localities and kinds of portability."""

@@ -11,7 +11,7 @@ from easyedit_packe.plus.contexts import background_lines
 from easyedit_packe.plus.demands import asked, lacks, leads
 from easyedit_packe.plus.moments import InputMoments
 from easyedit_packe.plus.rectify import PlusRectifier
-from easyedit_packe.requests import EditRequest, collate, encode, read_requests
+from easyedit_packe.requests import EditRequest, collate, encode, ended, read_requests
 
 from ..conftest import REQUESTS, assert_same_bits, make_model, make_tokenizer, snapshot
 from ..dense import as_d_by_m
@@ -41,6 +41,21 @@ def test_the_target_comes_in_every_text(architecture):
     (e,) = encode(tok, read_requests(REQUESTS[:1]))
     said = model(e.ids[None, :-1]).logits[0, e.answer_start - 1 :].argmax(-1)
     assert said.tolist() == e.answer.tolist()
+
+
+def test_the_answer_ends_where_the_relation_is_stated_and_not_after_neutral_words():
+    model, tok = make_model("llama"), make_tokenizer()
+    end = " violin"  # a word of the tiny vocabulary
+    run = plus(model, tok, PaCKEPlusHyperParams(**{**ALL, "answer_end": end}))
+    bare = plus(make_model("llama"), tok, PaCKEPlusHyperParams(**ALL))
+    (last,) = tok(end)["input_ids"]
+    for asked_of, without, optional in zip(run.rows, bare.rows, run.optional.tolist(), strict=True):
+        behind = [] if optional else [last]
+        assert asked_of.ids.tolist() == [*without.ids.tolist(), *behind]
+    assert run.optional.any()
+    assert not run.optional.all()
+    assert ended("Oslo.", ".") == "Oslo."
+    assert ended("Oslo", "") == "Oslo"
 
 
 def test_tokens_hold_the_gradient_of_the_weights(architecture, monkeypatch):

@@ -1,0 +1,36 @@
+"""What is made once of a model stays in the user's cache: making it takes longer than many edits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..cache import cache_dir, written_whole
+from ..model.bits import weights_digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+LARGEST = 0.5
+"""Size of what is kept, as a share of the model's: of a large model more would be written than anybody expects."""
+
+
+def kept(
+    kind: str, model: PreTrainedModel, tok: Any, settings: Sequence[Any], make: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """What `make` gives, or once gave for these very weights, this vocabulary and these settings (plain values)."""
+    key = json.dumps([*settings, weights_digest(model), tok.get_vocab()], sort_keys=True)
+    file = cache_dir() / kind / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+    if file.is_file():
+        return load_file(file)
+    made = make()
+    if sum(t.nbytes for t in made.values()) <= LARGEST * sum(p.nbytes for p in model.parameters()):
+        with suppress(OSError), written_whole(file) as part:  # a cache that cannot be written costs time, not the edit
+            save_file({name: t.contiguous() for name, t in made.items()}, part)
+    return made
