@@ -25,6 +25,7 @@ OFF: dict[str, dict[str, Any]] = {
     "write_at": {"write_at": "all"},
     "layers": {"layers": None},
     "value_nodes": {"value_nodes": FULL.num_critical_paths},  # as few as key nodes
+    "answer_end": {"answer_end": ""},
     "prefix_contexts": {"prefix_contexts": 0},
     "orders": {"orders": 0},
     "subject_contexts": {"subject_contexts": 0},
