@@ -57,7 +57,8 @@ def variants(options: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def overrides(fields: dict[str, Any]) -> list[str]:
     """As `packe bench` takes them."""
-    return [f"+hparams.{field}={'null' if value is None else value}" for field, value in fields.items()]
+    empty = {None: "null", "": "''"}
+    return [f"+hparams.{field}={empty.get(value, value)}" for field, value in fields.items()]
 
 
 def main() -> None:

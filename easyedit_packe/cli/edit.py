@@ -131,5 +131,7 @@ def _paraphrases(request: dict[str, Any]) -> list[str]:
 
 
 def _what_takes_time(facts: int, algorithm: str) -> str:
-    once = "; the first edit of a model also lets it write background text, half a minute to two" * (algorithm == "PaCKE+")
+    once = "; the first edit of a model also lets it write background text, half a minute to two" * (
+        algorithm == "PaCKE+"
+    )
     return f"editing {facts} fact{'s' * (facts > 1)}{once}"
