@@ -72,13 +72,13 @@ class PaCKEPlusHyperParams(HyperParams):
     subject's other facts. 1 goes on until it has them in all."""
 
     # Where nothing may change.
-    contrast: Weight = 12.0
-    """Weight, in the size of a change, of what it does to other subjects in the same relation, against the neutral
-    text's 1."""
+    contrast: Weight = 15.0
+    """Weight, in the size of a change, of what it does to other subjects in the same relation and to the subject in
+    other relations, against the neutral text's 1."""
     contrast_names: Count = 24
     """Other subjects there: invented names, at most 32."""
-    other_relations: Weight = 3.0
-    """Weight of what it does to the subject in those of `contexts.RELATIONS` that are not the prompt's own."""
+    contrast_relations: Count = 26
+    """Other relations there, out of 26 and the neutral contexts that are not asked for the target."""
     elsewhere: Weight = 50.0
     """Weight of what it does to other subjects in other relations, the same for every edit: one hardly reaches them,
     many in a row would wear them away."""

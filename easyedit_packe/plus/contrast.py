@@ -1,5 +1,5 @@
-"""Where an edit must not act, though the words are the same: other subjects in the same relation. What the modules see
-there counts when the size of a change is measured."""
+"""Where an edit must not act, though the words are nearly the same: other subjects in the same relation, and the same
+subject in other relations. What the modules see there counts when the size of a change is measured."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any
 from ..config import PaCKEPlusHyperParams
 from ..model.ffn import FFNMap
 from ..requests import EditRequest
-from .contexts import FRAGMENTS, NAMES, about_subject, has_subject, in_other_orders, of_another
+from .contexts import FRAGMENTS, NAMES, ORDERS, RELATIONS, about_subject, has_subject, in_other_orders, of_another
 from .moments import InputMoments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-EACH = 2
-"""Kinds of texts in which each name stands, of the four in which a target is asked for."""
 
 
 def contrasts(
@@ -26,23 +23,26 @@ def contrasts(
     """The texts, each with the request's target behind it, which is not looked at. None without a subject.
 
     Args:
-        same: for each request, what states its own relation (`relations.read_relations`).
+        same: for each request, what states its own relation (`relations.same_relation`).
     """
     rng, found = random.Random(hparams.seed), []
     for request, own in zip(requests, same, strict=True):
         if not has_subject(request):
             continue
-        kinds = [
-            [request],
-            in_other_orders(request, hparams.orders),
-            [about_subject(request, relation) for relation in own[: hparams.relations]],
-            [about_subject(request, fragment) for fragment in FRAGMENTS[: hparams.subject_contexts]],
-        ]
-        asked = [texts for texts in kinds if texts]
         for i, name in enumerate(rng.sample(NAMES, min(hparams.contrast_names, len(NAMES)))):
-            for kind in range(i, i + min(EACH, len(asked))):
-                texts = asked[kind % len(asked)]
-                found.append(of_another(texts[i // len(asked) % len(texts)], name))
+            # each in the words of one text of every kind in which the target is asked for
+            other = of_another(request, name)
+            found.append(other)
+            if hparams.orders:
+                found.append(in_other_orders(other, len(ORDERS))[i % min(hparams.orders, len(ORDERS))])
+            if asked := own[: hparams.relations]:
+                found.append(about_subject(other, asked[i % len(asked)]))
+            if hparams.subject_contexts:
+                found.append(about_subject(other, FRAGMENTS[i % min(hparams.subject_contexts, len(FRAGMENTS))]))
+        others = (*RELATIONS, *FRAGMENTS[hparams.subject_contexts :])  # the first are where the target is asked for
+        free = [relation for relation in others if relation not in own]
+        wanted = min(hparams.contrast_relations, len(free))
+        found += [about_subject(request, relation) for relation in rng.sample(free, wanted)]
     return found
 
 

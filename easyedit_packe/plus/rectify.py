@@ -38,7 +38,7 @@ from .layers import in_layers
 from .least_change import Writes, least_change
 from .moments import InputMoments, at_places, damping, reach
 from .places import alike, places
-from .relations import read_relations
+from .relations import same_relation
 from .state import EditMemory
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class PlusRectifier:
         read = partial(encode, tok, max_tokens=max_tokens(model))
         whole = [replace(r, target=ended(r.target, hparams.answer_end)) for r in requests]
         self.requests = read(whole)
-        same, self.relations = read_relations(model, tok, self.ffn, requests, hparams)
+        same = same_relation(model, tok, requests, hparams)
         in_other_words = read(stated(whole, same, hparams, memory.background, model, tok))
         neutrally = read(neutral(requests, hparams))
         self.contexts = in_other_words + neutrally
@@ -280,9 +280,7 @@ class PlusRectifier:
         """M of `least_change`, factored: usual text, others, where this edit must not act, where earlier edits live."""
         index, hp, usual = self.critical[m.name], self.hparams, self.memory.background
         moment = hp.memory_weight * self.memory.moment(m, index, self.others)
-        kept = [(1.0, usual.moments), (hp.elsewhere, usual.elsewhere)]
-        kept += [(hp.contrast, self.contrast), (hp.other_relations, self.relations)]
-        for weight, seen in kept:
+        for weight, seen in ((1.0, usual.moments), (hp.elsewhere, usual.elsewhere), (hp.contrast, self.contrast)):
             moment = moment + weight * seen.of_nodes(m, index) if weight and seen else moment
         return damping(moment, usual.moments.scale(m), hp.null_space)
 

@@ -12,8 +12,7 @@ ALL = {
     "score": "zscore", "num_critical_paths": 4, "num_steps": 4, "trace": "call", "write_at": "subject",
     "value_nodes": 6, "prefix_contexts": 1, "prefix_tokens": 5, "subject_contexts": 2, "null_space": 3.0, "margin": 1.0,
     "ridge": 0.05, "memory_size": 4, "memory_weight": 1.0, "replay": 2, "layers": [0, 1], "orders": 0,
-    "context_margin": 1.0, "context_share": 1.0, "contrast": 0.0,
-    "other_relations": 0.0, "elsewhere": 0.0, "likeness": 1.0, "answer_end": "",
+    "context_margin": 1.0, "context_share": 1.0, "contrast": 0.0, "elsewhere": 0.0, "likeness": 1.0, "answer_end": "",
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from ..conftest import make_model, make_tokenizer
 from .common import ALL, plus
 
 ASKED = EditRequest("The author of Grey Tides is", "Ivo Marsh", "Grey Tides")
-WIDE = {**ALL, "write_at": "from_subject", "orders": 2, "contrast": 1.0, "contrast_names": 3}
+WIDE = {**ALL, "write_at": "from_subject", "orders": 2, "contrast": 1.0, "contrast_names": 3, "contrast_relations": 2}
 
 
 def test_a_prompts_words_in_other_orders():
@@ -38,27 +38,40 @@ def test_the_same_question_about_another():
     assert of_another(ASKED, "Omar") == EditRequest("The author of Omar is", "Ivo Marsh", "Omar")
 
 
-def test_each_name_stands_in_two_kinds_of_the_texts_in_which_the_target_is_asked_for():
-    hp = PaCKEPlusHyperParams(**{**WIDE, "contrast_names": 8, "relations": 1})
-    own = ["{} was written by", "{} belongs to"]
-    texts = contrasts([ASKED], [own], hp)
-    assert all(t.subject in NAMES and t.subject in t.prompt and "Grey" not in t.prompt for t in texts)
-    kinds = [
-        ["The author of {} is"], ["{}. The author of it is", "Question: The author of {} is Answer:"],
-        ["{} was written by"], list(FRAGMENTS[:2]),
-    ]  # fmt: skip
-    assert [t.prompt for t in texts] == [
-        kinds[kind % 4][i // 4 % len(kinds[kind % 4])].format(texts[2 * i].subject)
-        for i in range(8) for kind in (i, i + 1)
-    ]  # fmt: skip
-    assert len({t.subject for t in texts}) == 8
-    assert contrasts([ASKED], [own], hp) == texts
+def test_other_subjects_and_other_relations():
+    hp = PaCKEPlusHyperParams(**WIDE)
+    texts = contrasts([ASKED], [[]], hp)
+    assert len(texts) == 3 * 3 + 2
+    assert all(t.subject in NAMES and t.subject in t.prompt and "Grey" not in t.prompt for t in texts[:9])
+    assert ["author of" in t.prompt for t in texts[:9]] == [True, True, False] * 3
+    assert [t.prompt for t in texts[2:9:3]] == [
+        f.format(t.subject) for f, t in zip((*FRAGMENTS[:2], FRAGMENTS[0]), texts[::3], strict=False)
+    ]
+    asked_for = {f.format("Grey Tides") for f in FRAGMENTS[: hp.subject_contexts]}
+    assert all(t.subject == "Grey Tides" and t.prompt not in asked_for for t in texts[9:])
+    assert contrasts([ASKED], [[]], hp) == texts
     assert contrasts([EditRequest("Who plays", "the piano")], [[]], hp) == []
+    assert len(contrasts([ASKED], [[]], PaCKEPlusHyperParams(**{**WIDE, "contrast_relations": 1000}))) == 9 + len(
+        RELATIONS
+    ) + len(FRAGMENTS[hp.subject_contexts :])
 
 
-def test_where_the_target_is_asked_for_in_the_prompt_alone_so_it_is_of_others():
-    hp = PaCKEPlusHyperParams(**{**WIDE, "orders": 0, "subject_contexts": 0})
-    assert ["author of" in t.prompt for t in contrasts([ASKED], [[]], hp)] == [True] * 3
+def test_what_states_the_same_relation_is_not_held_against_it():
+    hp = PaCKEPlusHyperParams(**{**WIDE, "contrast_relations": 1000, "relations": 0})
+    own = ["{} was written by", "{} belongs to"]
+    left = [t for t in contrasts([ASKED], [[]], hp) if t.prompt not in {o.format("Grey Tides") for o in own}]
+    assert sorted(t.prompt for t in contrasts([ASKED], [own], hp)) == sorted(t.prompt for t in left)
+
+
+def test_other_subjects_are_in_all_words_in_which_the_target_is_asked_for():
+    own = ["{} was written by", "{} belongs to", "{} is owned by"]
+    more = contrasts([ASKED], [own], PaCKEPlusHyperParams(**{**WIDE, "relations": 2}))
+    plain = contrasts([ASKED], [own], PaCKEPlusHyperParams(**{**WIDE, "relations": 0}))
+    added = [t for t in more if t not in plain]
+    names = [t.subject for t in plain[:9:3]]
+    assert [t.prompt for t in added] == [
+        f"{names[0]} was written by", f"{names[1]} belongs to", f"{names[2]} was written by"
+    ]  # fmt: skip
 
 
 def test_from_the_subjects_last_token_on():
