@@ -137,11 +137,20 @@ EDITORS = {
 _SIMIE = "SimIE-"
 
 
+def _outside_simie(editor: Editor) -> str:
+    """Why SimIE cannot correct an editor's edits; empty where it can."""
+    if editor.told:
+        return "it edits nothing"
+    if editor.simie:
+        return "it is inside SimIE already"
+    return "it wraps the model, and leaves its weights as they are" if editor.alg_name in ("GRACE", "WISE") else ""
+
+
 def find_editor(name: str) -> Editor:
     """The editor of that name, in any case; "SimIE-" before any other's name puts that one inside SimIE.
 
     Raises:
-        BenchError: unknown; the message names the nearest.
+        BenchError: unknown; the message names the nearest. Or one that cannot be inside SimIE.
     """
     asked = str(name).lower()
     for known, editor in EDITORS.items():
@@ -149,5 +158,7 @@ def find_editor(name: str) -> Editor:
             return editor
     if asked.startswith(_SIMIE.lower()):
         inner = find_editor(str(name)[len(_SIMIE) :])
+        if reason := _outside_simie(inner):
+            raise BenchError(f"editor: expected SimIE- before an editor that changes weights; {inner.name}: {reason}.")
         return dataclasses.replace(inner, name=_SIMIE + inner.name, cannot=_SINGLE, simie=True)
     raise BenchError(f"editor: {one_of(name, list(EDITORS))}; got {name!r}.")

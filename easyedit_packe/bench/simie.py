@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from ..config.files import find_yaml, read_yaml
 from ..errors import EasyEditError, HyperParamsError
 from ..model.hooks import output_hooks
-from ..requests import EditRequest
+from ..requests import EditRequest, encode
 from .weights import Weights
 
 if TYPE_CHECKING:
@@ -98,9 +98,9 @@ class SimIE:
                 found[name] = x.detach().flatten(0, -2).float().T
 
             hooks.append((module, keep))
-        ids = tok(request.text, return_tensors="pt")["input_ids"].to(model.device)
+        (text,) = encode(tok, [request])  # without what the tokeniser puts behind every text: no editor writes there
         with output_hooks(hooks):
-            model(input_ids=ids)
+            model(input_ids=text.ids[None].to(model.device))
         return found
 
     def tensors(self) -> dict[str, Tensor]:

@@ -385,3 +385,9 @@ def test_missing_statistics_name_the_command(baseline, tmp_path, monkeypatch):
     monkeypatch.setenv("PACKE_CACHE", str(tmp_path / "empty"))
     with pytest.raises(Exception, match="packe stats --model"):
         run(baseline("MEMIT"))
+
+
+@pytest.mark.parametrize("name", ["SimIE-GRACE", "simie-wise", "SimIE-In-context", "SimIE-SimIE-ROME"])
+def test_what_changes_no_weights_is_not_inside_simie(name):
+    with pytest.raises(BenchError, match="expected SimIE- before an editor that changes weights"):
+        find_editor(name)
