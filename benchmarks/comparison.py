@@ -48,7 +48,7 @@ class Part:
 PARTS = (
     Part("single", ("zsre", "counterfact"), tuple(EDITORS), 50),
     Part("consecutive", ("zsre", "counterfact"), IN_A_ROW, 50, (1, 10)),
-    Part("consecutive", ("counterfact",), ("PaCKE+",), 300, (10, 100)),
+    Part("consecutive", ("counterfact",), ("PaCKE+",), 100, (10, 50)),
     Part("single", ("qaedit", "wikibigedit"), ON_QUESTIONS, 100),
 )
 
