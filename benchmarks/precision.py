@@ -7,7 +7,8 @@ trained is then put into the model in several ways (`WAYS`): as it was, beside t
 values; made larger by the least factor with which the target is said, and rounded; and rounded stochastically. PaCKE+
 is also run with a look at the rounded weights at every step (`RoundedSlices`), so that its last steps may repair what
 rounding did. Of each are kept the loss of the target, whether it is said, in the request and in paraphrases, and
-whether neighbours' answers stay. Killed at any moment, the same command goes on where it stopped.
+whether neighbours' answers stay. Killed at any moment, the same command goes on where it stopped;
+with a larger `--n`, with further records.
 """
 
 from __future__ import annotations
@@ -147,10 +148,12 @@ def measured(model: Any, tok: Any, ffn: FFNMap, setting: str, record: Record, se
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means over records, by setting and way."""
+    """Means over the records that have been edited with every setting, by setting and way."""
     found: dict[str, Any] = {}
-    for setting in dict.fromkeys(r["setting"] for r in rows):
-        own = [r for r in rows if r["setting"] == setting]
+    settings = dict.fromkeys(r["setting"] for r in rows)
+    whole = set.intersection(*({r["case_id"] for r in rows if r["setting"] == s} for s in settings))
+    for setting in settings if whole else ():
+        own = [r for r in rows if r["setting"] == setting and r["case_id"] in whole]
         ways = {w: {k: statistics.mean(r[w][k] for r in own) for k in own[0][w]} for w in WAYS}
         found[setting] = {"n": len(own), "steps": statistics.mean(r["steps"] for r in own), **ways}
     return found
@@ -168,7 +171,7 @@ def main() -> None:
     model, tok = load(MODEL, dtype=getattr(torch, args.dtype))
     ffn = FFNMap.of(model)
     setting = {
-        "model": MODEL, "dtype": args.dtype, "data": args.counterfact.name, "n": args.n, "seed": args.seed,
+        "model": MODEL, "dtype": args.dtype, "data": args.counterfact.name, "seed": args.seed,
         "settings": args.settings, "easyedit_packe": easyedit_packe.__version__, "torch": torch.__version__,
         "transformers": transformers.__version__, "machine": platform.machine(),
     }  # fmt: skip

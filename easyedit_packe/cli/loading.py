@@ -55,14 +55,16 @@ def rounded(patch: WeightPatch) -> Iterator[str]:
     lost = patch.info.get("rounding")
     if not lost:
         return
-    kept = f" and {lost['kept']:.0%} of it is kept;" if "kept" in lost else ";"  # not in patches of version 0.1
+    kept = f" and {lost['kept']:.0%} of it is kept" if "kept" in lost else ""  # an older patch does not say
     yield (
         f"rounded to {dtype_of(patch)}: {lost['unmoved']:.0%} of the weights that the edit was to move stay as they "
-        f"were, its change is off by {lost['error']:.0%}{kept} `packe edit --dtype float32` keeps it whole"
+        f"were, its change is off by {lost['error']:.0%}{kept}; `packe edit --dtype float32` keeps it whole"
     )
-    for asked, now in zip(patch.info["requests"], patch.info.get("rounded", {}).get("requests", []), strict=False):
+    for asked, now in zip(
+        patch.info.get("requests", []), patch.info.get("rounded", {}).get("requests", []), strict=False
+    ):
         if now["said"] != now["trained"]["said"]:
-            yield (f"  {asked['prompt']}: the target is {_said(now)}, and was {_said(now['trained'])} before rounding")
+            yield f"  {asked['prompt']}: the target is {_said(now)}, and was {_said(now['trained'])} before rounding"
 
 
 def _said(answer: dict[str, Any]) -> str:
