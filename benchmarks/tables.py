@@ -9,7 +9,7 @@ smollm2-135m (20 records of the paper's sample, all editors), plus (100 records,
 options), costs (what an edit costs, dev records), single50 (50 records, singly, by every metric), sweeps (PaCKE along
 two hyper-parameters, dev records, and scores of nodes).
 Figures of speed are in `benchmarks/results/speed/*.json`, those of the lm-evaluation-harness in
-`benchmarks/results/lm_eval/*.json`.
+`benchmarks/results/lm_eval/*.json`, those of half precision in `benchmarks/results/precision/*.json`.
 
 Quotes in Markdown stand between HTML comments, which no reader sees. Write anything between the two comments, or
 nothing: the next `make tables` fills it in, and tests/docs/test_quotes.py fails where it is not what the rows say.

@@ -16,6 +16,7 @@ from .model.chat import framed
 from .model.config import max_tokens
 from .model.device import check_device
 from .model.ffn import FFNMap
+from .packe.achieved import note_rounding
 from .packe.rectify import Rectification, rectify
 from .patch import OriginalWeights, WeightPatch
 from .patch.weight_patch import model_info
@@ -44,7 +45,8 @@ def compute_patch(model: PreTrainedModel, tok: Any, requests: Requests, hparams:
         hparams: the settings; their class chooses the algorithm, PaCKE or PaCKE+.
 
     Returns:
-        The edit. With `trace: request` the requests are edited in turn, each on top of those before it.
+        The edit. With `trace: request` the requests are edited in turn, each on top of those before it. Of a model in
+        half precision it says what rounding left of it (`packe/achieved.py`).
 
     Raises:
         RequestError, ModelError, HyperParamsError: before anything is computed wherever that can be known.
@@ -64,6 +66,8 @@ def compute_patch(model: PreTrainedModel, tok: Any, requests: Requests, hparams:
     try:
         for asked in groups:
             result = run(asked)
+            note_rounding(model, encode(tok, asked, max_tokens(model)), result, hparams)
+            result.slices = None  # of the size of the edit in float32, and no longer needed
             result.patch.info.update(
                 **model_info(model),
                 hparams=hparams.to_dict(),

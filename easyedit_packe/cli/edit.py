@@ -86,14 +86,14 @@ def edit(
     patch.info["metrics"] = [{k: r[k] for k in ("efficacy", "generality")} for r in rows]
     patch.save(out)
     if as_json:
-        said = {"patch": str(out), "bytes": out.stat().st_size, "rounding": patch.info.get("rounding"), "edits": rows}
-        typer.echo(json.dumps(said))
+        lost = {name: patch.info.get(name) for name in ("rounding", "rounded")}
+        typer.echo(json.dumps({"patch": str(out), "bytes": out.stat().st_size, **lost, "edits": rows}))
         return
     for r, raw in zip(rows, asked, strict=True):
         typer.echo(f"{r['prompt']}\n  before: {r['before']}\n  after:  {r['after']}")
         for p, share in zip(_paraphrases(raw), r["generality"], strict=True):
             typer.echo(f"  {p}: {share:.0%} of the target's tokens")
-    if note := rounded(patch):
+    for note in rounded(patch):
         typer.echo(note)
     typer.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,15 +50,26 @@ def dtype_of(patch: WeightPatch) -> str:
     return "auto"
 
 
-def rounded(patch: WeightPatch) -> str:
-    """What the model's precision took of the edit, in words; "" where it took nothing."""
+def rounded(patch: WeightPatch) -> Iterator[str]:
+    """What the model's precision took of the edit, in words; nothing where it took nothing."""
     lost = patch.info.get("rounding")
     if not lost:
-        return ""
-    return (
+        return
+    kept = f" and {lost['kept']:.0%} of it is kept" if "kept" in lost else ""  # an older patch does not say
+    yield (
         f"rounded to {dtype_of(patch)}: {lost['unmoved']:.0%} of the weights that the edit was to move stay as they "
-        f"were, and its change is off by {lost['error']:.0%}; `packe edit --dtype float32` keeps it whole"
+        f"were, its change is off by {lost['error']:.0%}{kept}; `packe edit --dtype float32` keeps it whole"
     )
+    for asked, now in zip(
+        patch.info.get("requests", []), patch.info.get("rounded", {}).get("requests", []), strict=False
+    ):
+        if now["said"] != now["trained"]["said"]:
+            yield f"  {asked['prompt']}: the target is {_said(now)}, and was {_said(now['trained'])} before rounding"
+
+
+def _said(answer: dict[str, Any]) -> str:
+    loss = "not finite" if answer["loss"] is None else f"{answer['loss']:.3f}"
+    return f"{'' if answer['said'] else 'not '}what the model says (loss {loss})"
 
 
 def rewrite(file: Path, name: str, out: Path | None, verb: Literal["apply", "revert"]) -> None:

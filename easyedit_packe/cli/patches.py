@@ -25,7 +25,7 @@ def show(patch: PatchFile, as_json: AsJson = False) -> None:
         "file": str(patch), "bytes": patch.stat().st_size, "base_model": p.info.get("base_model"),
         "requests": p.info.get("requests", []), "metrics": p.info.get("metrics"), "weights": p.num_weights,
         "parameters": len(p.slices), "norm_by_layer": by_layer, "dense": p.info.get("dense", []),
-        "rounding": p.info.get("rounding"),
+        "rounding": p.info.get("rounding"), "rounded": p.info.get("rounded"),
     }  # fmt: skip
     if as_json:
         typer.echo(json.dumps(facts))
@@ -40,7 +40,7 @@ def show(patch: PatchFile, as_json: AsJson = False) -> None:
     for layer, norm in sorted(by_layer.items()):
         name = f"layer {layer:>3}" if layer >= 0 else "elsewhere"
         typer.echo(f"{name} {'█' * round(40 * norm / most):<40} {norm:.3f}")
-    if note := rounded(p):
+    for note in rounded(p):
         typer.echo(note)
     if facts["dense"]:
         typer.echo(f"dense, more than half of the rows and columns: {', '.join(facts['dense'])}")

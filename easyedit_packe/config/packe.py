@@ -11,6 +11,7 @@ from .base import Count, Flag, HyperParams, Positive, Rate, Weight
 from .files import renamed
 
 Score = Literal["zscore", "gradient_sum", "gradient_norm"]
+Rounding = Literal["nearest", "stochastic"]
 
 
 @dataclass
@@ -67,10 +68,14 @@ class PaCKEHyperParams(HyperParams):
     reuse_trace: Flag = True
     """Take the gradients of the step after a tracing from the tracing pass, where that step has all its requests in
     one forward pass: the same result, one pass less."""
+    rounding: Rounding = "nearest"
+    """How a half-precision model's new values are rounded: "nearest" loses changes that are small against the weights,
+    as the paper's learning rate makes them; "stochastic" draws one of the two values around each, from `seed`, so that
+    a change is kept on average, at the price of noise. Weights in float32 are not rounded."""
     shuffle: Flag = False
     """Draw the requests in a new order for each pass, from `seed`."""
     seed: Count = 42
-    """Seed of that order; nothing else is random."""
+    """Seed of that order, and of stochastic rounding; nothing else is random."""
     loss_threshold: Rate | None = None
     """Stop when the mean loss of the first term over a pass is below this; a pass of one step then does not take it.
     None never stops early (the paper)."""

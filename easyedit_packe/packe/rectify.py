@@ -22,7 +22,6 @@ from ..model.hooks import frozen
 from ..patch.weight_patch import WeightPatch
 from ..requests import Batch, Encoded, collate
 from .objective import token_losses
-from .rounding import warn_of_rounding
 from .slices import NodeGradients, Slices, spread
 from .terms import Backward, require_finite
 from .tracing import NodeScores, NodeSets, choose_nodes, factors, module_scores, trace, watch_outputs
@@ -43,12 +42,14 @@ class Rectification:
         losses: first term's mean token loss at each optimiser step, before the step; None where PaCKE+ overshot so
             far that the model overflowed, and took the step back.
         terms: with PaCKE+, by kind of text, by how much the target leads there at each step, at least.
+        slices: the changes before they were rounded to the model's dtype; None where there are none.
     """
 
     patch: WeightPatch
     nodes: list[NodeSets] = field(default_factory=list)
     losses: list[float | None] = field(default_factory=list)
     terms: dict[str, list[float | None]] = field(default_factory=dict)
+    slices: Slices | None = None
 
 
 def rectify(
@@ -111,8 +112,7 @@ class Rectifier:
                 f"the loss became {result.losses[-1]} and the edit is not finite; "
                 f"check the model's weights, or lower lr (now {self.hparams.lr})."
             )
-        result.patch = self.slices.patch()
-        warn_of_rounding(result.patch, f"load the model in float32, or raise lr (now {self.hparams.lr})")
+        result.patch, result.slices = self.slices.patch(self.hparams.rounding, self.hparams.seed), self.slices
         LOG.debug("losses of the first term by step: %s", result.losses)
         return result
 

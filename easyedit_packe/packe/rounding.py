@@ -1,20 +1,37 @@
-"""What rounding to the model's dtype leaves of a change."""
+"""From the changes that were trained to values of the model's dtype, and what rounding leaves of them."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 
 from ..errors import ModelError
+from ..model.bits import bits
 from ..patch.slice import Slice
 from ..patch.weight_patch import WeightPatch
 
-LOG = logging.getLogger(__name__)
 
-LOST = 0.5
-"""Relative error of a change from which on a warning says so."""
+def round_to(exact: Tensor, dtype: torch.dtype, generator: torch.Generator | None = None) -> Tensor:
+    """Values of a dtype: the nearest ones, or, with a generator, one of the two around each value, drawn by how near
+    it is, so that the mean over draws is the exact value.
+
+    Half precision only is drawn for; other dtypes hold what is computed for them. What is too large for the dtype is
+    infinite either way.
+    """
+    near = exact.to(dtype)
+    if generator is None or near.element_size() != 2:
+        return near
+    rest = exact - near.to(exact.dtype)
+    # The next value on the other side: one more or one less in bits, where the sign is a bit of its own.
+    away = (rest > 0) == (near > 0)
+    other = (bits(near) + torch.where(away, 1, -1).to(torch.int16)).view(dtype)
+    smallest = torch.ones_like(near, dtype=torch.int16).view(dtype)
+    other = torch.where(near == 0, torch.where(rest > 0, smallest, -smallest), other)
+    share = rest.abs() / (other.to(exact.dtype) - near.to(exact.dtype)).abs()
+    drawn = torch.rand(exact.shape, generator=generator).to(share)  # on the CPU: the same on every device
+    return torch.where((drawn < share) & near.isfinite(), other, near)
 
 
 def rounding(changes: Iterable[tuple[Slice, Tensor]]) -> dict[str, float]:
@@ -25,10 +42,12 @@ def rounding(changes: Iterable[tuple[Slice, Tensor]]) -> dict[str, float]:
 
     Returns:
         `unmoved`: share of the entries to be changed that keep their old value; `error`: the norm of what differs,
-        relative to the norm of what was meant. Empty where nothing is rounded, or nothing was to change.
+        relative to the norm of what was meant; `kept`: how far the change goes in the direction that was meant, where
+        1 is all the way. What an edit does depends on the last one: of the error, most points elsewhere. Empty where
+        nothing is rounded, or nothing was to change.
     """
     meant = unmoved = 0
-    whole = off = 0.0
+    whole = off = along = 0.0
     for s, wanted in changes:
         if s.new.element_size() >= 4:
             continue
@@ -38,7 +57,8 @@ def rounding(changes: Iterable[tuple[Slice, Tensor]]) -> dict[str, float]:
         unmoved += int(((wanted != 0) & (got == 0)).sum())
         whole += wanted.double().square().sum().item()
         off += (got - wanted).double().square().sum().item()
-    return {"unmoved": unmoved / meant, "error": (off / whole) ** 0.5} if meant else {}
+        along += (got.double() * wanted.double()).sum().item()
+    return {"unmoved": unmoved / meant, "error": (off / whole) ** 0.5, "kept": along / whole} if meant else {}
 
 
 def rounded_patch(parts: dict[str, tuple[Slice, Tensor]]) -> WeightPatch:
@@ -55,14 +75,3 @@ def rounded_patch(parts: dict[str, tuple[Slice, Tensor]]) -> WeightPatch:
             )
     lost = rounding(parts.values())
     return WeightPatch({name: s for name, (s, _) in parts.items()}, {"rounding": lost} if lost else {})
-
-
-def warn_of_rounding(patch: WeightPatch, remedy: str) -> None:
-    """Log a warning where rounding takes more than half of what the edit was to do."""
-    lost = patch.info.get("rounding")
-    if lost and lost["error"] > LOST:
-        LOG.warning(
-            "rounding to the model's dtype leaves %.0f%% of the edit's values as they were, and what it changes is off "
-            "by %.0f%% of the change's norm, so that the edit may do little of what it was trained for; %s.",
-            100 * lost["unmoved"], 100 * lost["error"], remedy,
-        )  # fmt: skip

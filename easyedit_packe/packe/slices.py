@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..config.packe import Rounding
 from ..model.ffn import FFNMap, FFNModule, slice_dtype
 from ..model.hooks import OutputHook, output_hooks
 from ..patch.slice import Slice
 from ..patch.weight_patch import WeightPatch
-from .rounding import rounded_patch
+from .rounding import round_to, rounded_patch
 from .tracing import NodeSets
 
 
@@ -110,11 +111,12 @@ class Slices:
         with output_hooks(hooks):
             yield
 
-    def patch(self) -> WeightPatch:
+    def patch(self, rounding: Rounding = "nearest", seed: int = 0) -> WeightPatch:
         """The changes as a patch on the model's weights, rounded to the model's dtype; see `rounded_patch`.
 
-        Meant for the model as it stood while the changes were trained.
+        Meant for the model as it stood while the changes were trained. Stochastic rounding draws from `seed`.
         """
+        generator = torch.Generator().manual_seed(seed) if rounding == "stochastic" else None
         parts: dict[str, tuple[Slice, Tensor]] = {}
         sizes = [len(i) for i in self.index.values()]
         bias_rows = iter(
@@ -123,12 +125,12 @@ class Slices:
         for m, change in zip(self.ffn.modules, self.weight.detach().split(sizes), strict=True):
             index = self.index[m.name].to(m.weight.device)
             at, size = m.places(index), m.weight.shape[m.node_axis]
-            parts[f"{m.name}.weight"] = _slice(m.node_axis, at, m.nodes(index), change, size)
+            parts[f"{m.name}.weight"] = _slice(m.node_axis, at, m.nodes(index), change, size, generator)
             if m.has_node_bias:
-                parts[f"{m.name}.bias"] = _slice(0, at, m.bias.detach()[at], next(bias_rows), size)
+                parts[f"{m.name}.bias"] = _slice(0, at, m.bias.detach()[at], next(bias_rows), size, generator)
         for m, change in zip(self.biased, self.value_bias.detach(), strict=True):
             index = torch.arange(len(change), device=m.bias.device)
-            parts[f"{m.name}.bias"] = _slice(0, index, m.bias.detach().clone(), change, len(change))
+            parts[f"{m.name}.bias"] = _slice(0, index, m.bias.detach().clone(), change, len(change), generator)
         return rounded_patch(parts)
 
 
@@ -170,8 +172,10 @@ def spread(rows: Tensor, places: Tensor, total: int) -> Tensor:
     return out.index_copy_(0, places.to(out.device), rows.detach())
 
 
-def _slice(axis: int, index: Tensor, old: Tensor, change: Tensor, size: int) -> tuple[Slice, Tensor]:
-    new = (old.to(change.dtype) + change.to(old.device)).to(old.dtype)
+def _slice(
+    axis: int, index: Tensor, old: Tensor, change: Tensor, size: int, generator: torch.Generator | None
+) -> tuple[Slice, Tensor]:
+    new = round_to(old.to(change.dtype) + change.to(old.device), old.dtype, generator)
     return Slice(axis, index, old, new, size), change
 
 

@@ -25,8 +25,8 @@ class WeightPatch:
     Attributes:
         slices: by parameter name, e.g. `model.layers.0.mlp.up_proj.weight`.
         info: what is worth keeping about the edit, as plain values: `base_model`, `model_type`, `ffn`
-            (see `layout.py`), `hparams`, `requests`, `losses` of each step, `rounding` where the dtype is narrower than
-            float32 (see `packe/rounding.py`), and `metrics` if they were measured.
+            (see `layout.py`), `hparams`, `requests`, `losses` of each step, where the dtype is narrower than float32
+            `rounding` and `rounded` (see `packe/rounding.py` and `achieved.py`), and `metrics` if they were measured.
     """
 
     slices: dict[str, Slice]
@@ -169,16 +169,24 @@ def model_info(model: nn.Module) -> dict[str, Any]:
 
 
 def merged_info(infos: list[dict[str, Any]]) -> dict[str, Any]:
-    """The first one's model and settings; the requests, and the edits' names, of all; what rounding took of the one
-    that lost most."""
+    """The first one's model and settings; the requests, the edits' names, and what each edit achieved, rounded, of all,
+    as it was when that edit was made; what rounding took of the one that lost most."""
     first = infos[0] if infos else {}
     merged: dict[str, Any] = {k: first[k] for k in ("base_model", "model_type", "ffn", "hparams") if k in first}
     edits = [e for i in infos for e in i.get("edits", [])]
     lost = [i["rounding"] for i in infos if "rounding" in i]
+    rounded = [i["rounded"] for i in infos if "rounded" in i]
+    if len(rounded) < len(infos):  # one of an older version, whose requests would have no row
+        rounded = []
     return {
         **merged,
         "requests": [r for i in infos for r in i.get("requests", [])],
         **({"edits": edits} if edits else {}),
         **({"rounding": max(lost, key=lambda r: r["error"])} if lost else {}),
+        **(
+            {"rounded": {**first["rounded"], "requests": [r for i in rounded for r in i["requests"]]}}
+            if rounded
+            else {}
+        ),
         "merged": sum(i.get("merged", 1) for i in infos),
     }

@@ -28,7 +28,6 @@ from ..model.ffn import FFNMap, FFNModule, slice_dtype
 from ..model.forward import answer_logits
 from ..model.hooks import frozen
 from ..packe.rectify import Rectification
-from ..packe.rounding import warn_of_rounding
 from ..packe.slices import Slices
 from ..packe.tracing import NodeSets, choose_nodes, factors, module_scores, watch_outputs
 from ..requests import EditRequest, collate, encode, ended
@@ -177,9 +176,8 @@ class PlusRectifier:
             raise HyperParamsError(f"num_steps: expected at least 1, got {hp.num_steps}.")
         terms = {name: [step[name] for step in history] for name in history[0]}
         patch = self.slices.patch()
-        warn_of_rounding(patch, "load the model in float32")
         self.memory.add(self.requests, self.subjects, patch, self.inputs(best), hp.memory_size, self.ffn.modules)
-        return Rectification(patch, [NodeSets(self.critical, {})], terms.pop("loss"), terms)
+        return Rectification(patch, [NodeSets(self.critical, {})], terms.pop("loss"), terms, self.slices)
 
     def enough(self, lacking: Tensor, stalled: bool) -> bool:
         """Whether nothing is lacking, or what still is costs more than it is worth.

@@ -62,6 +62,27 @@ def test_float32_keeps_what_bfloat16_rounds_away(checkpoint, tmp_path):
     assert "rounded" not in packe("show", tmp_path / "float32")
 
 
+def test_a_target_that_rounding_takes_is_named(tmp_path):
+    """By `packe edit`, and by `packe show` from the file; where it is said all the same, nothing is named."""
+    folder, out = tmp_path / "tiny", tmp_path / "p.safetensors"
+    make_model("llama", torch.bfloat16, hidden_size=128, intermediate_size=512).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    for rounding in ("nearest", "stochastic"):
+        hparams = PaCKEHyperParams(num_critical_paths=512, lr=4e-5, num_steps=10, rounding=rounding).to_dict()
+        OmegaConf.save(OmegaConf.create({**hparams, "model_name": "tiny"}), tmp_path / "h.yaml")
+        options = ["--prompt", PROMPT, "--target", "Grey", "--model", folder, "--hparams", tmp_path / "h.yaml"]
+        printed = packe("edit", *options, "--out", out)
+        (row,) = WeightPatch.load(out).info["rounded"]["requests"]
+        said = json.loads(packe("show", out, "--json"))
+        assert said["rounded"] == {"dtype": "bfloat16", "requests": [row]}
+        note = (
+            f"{PROMPT}: the target is not what the model says (loss {row['loss']:.3f}), and was what the model says "
+            f"(loss {row['trained']['loss']:.3f}) before rounding"
+        )
+        assert (note in printed) == (note in packe("show", out)) == (rounding == "nearest")
+        assert f"and {said['rounding']['kept']:.0%} of it is kept" in printed
+
+
 def test_every_command_loads_the_model_in_the_patchs_precision(checkpoint, tmp_path):
     """A patch made in float32 of a bfloat16 checkpoint: tried, applied, and taken out bit for bit."""
     patch, folder = tmp_path / "p.safetensors", tmp_path / "edited"

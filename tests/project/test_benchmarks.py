@@ -11,9 +11,11 @@ import torch
 from easyedit_packe import PaCKEHyperParams, PaCKEPlusHyperParams
 from easyedit_packe.bench.editors import find_editor
 from easyedit_packe.model.ffn import FFNMap
+from easyedit_packe.model.forward import answer_logits
 from easyedit_packe.model.hooks import frozen
 from easyedit_packe.packe.rectify import rectify
-from easyedit_packe.requests import encode, read_requests
+from easyedit_packe.packe.tracing import NodeSets
+from easyedit_packe.requests import collate, encode, read_requests
 
 from ..conftest import REQUESTS, ROOT, make_model, make_tokenizer
 
@@ -22,6 +24,7 @@ import ablation
 import collisions
 import comparison
 import measuring_speed
+import precision
 import speed
 from contestants import Floor, PaCKE, dense_editor, our_edit
 from dense import DenseEditor
@@ -102,6 +105,48 @@ def test_measuring_takes_a_fifth_of_the_time_of_version_0_1():
             assert (
                 figures[data][f"{way}_old"] / figures[data][f"{way}_new"] == figures[data][f"{way}_old_over_new"] >= 5
             )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("size", "acts"), [(1e-6, False), (1.0, True)])
+def test_rounded_slices_act_as_rounded_weights(size, acts):
+    """A change that bfloat16 cannot hold does nothing, to the bit; one that it holds is that of other slices."""
+    model = make_model("llama", torch.bfloat16)
+    batch = collate(encode(make_tokenizer(), read_requests(REQUESTS[:1])))
+    slices = precision.RoundedSlices(FFNMap.of(model))
+    names = [m.name for m in slices.ffn.modules]
+    slices.choose(NodeSets({n: torch.arange(3) for n in names}, {n: torch.arange(0) for n in names}))
+    exact = slices.weight = size * torch.randn(slices.weight.shape, generator=torch.Generator().manual_seed(0))
+    plain = answer_logits(model, batch)
+    with slices.attached(train=False):
+        found = answer_logits(model, batch)
+    assert slices.weight is exact
+    assert torch.equal(found, plain) != acts
+    slices.patch().apply(model)
+    torch.testing.assert_close(found, answer_logits(model, batch), rtol=0.05, atol=0.1)
+
+
+def test_precision_is_compared_on_the_same_records():
+    def row(setting, case, loss):
+        return {"setting": setting, "case_id": case, "steps": 2, **{w: {"loss": loss} for w in precision.WAYS}}
+
+    rows = [row("a", 0, 1.0), row("b", 0, 3.0), row("a", 1, 2.0), row("b", 1, 5.0), row("a", 2, 90.0)]
+    found = precision.summary(rows)
+    assert [found[s]["n"] for s in "ab"] == [2, 2]
+    assert [found[s]["nearest"]["loss"] for s in "ab"] == [1.5, 4.0]
+    assert precision.summary(rows[:1])["a"]["n"] == 1
+
+
+def test_what_the_docs_conclude_of_half_precision():
+    """docs/edits.md, Half precision."""
+    means = json.loads((SCRIPTS / "results" / "precision" / "smollm2-135m-bfloat16.json").read_text())["means"]
+    assert set(means) == set(precision.SETTINGS)
+    for survives in ("shipped", "PaCKE+", "PaCKE+ looking"):
+        assert means[survives]["nearest"]["said"] == means[survives]["trained"]["said"] == 1
+    wide = means["wide"]
+    assert wide["nearest"]["said"] < wide["trained"]["said"] == wide["stochastic"]["said"] == 1
+    assert wide["nearest"]["kept"] < 0.5 < 0.9 < wide["stochastic"]["kept"]
+    assert wide["stochastic"]["loss"] < 0.5 * wide["larger"]["loss"]
 
 
 class Told:
