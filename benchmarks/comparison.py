@@ -43,12 +43,14 @@ class Part:
     editors: tuple[str, ...]
     n: int
     curve: tuple[int, ...] = ()
+    answer_end: str = ""
 
 
 PARTS = (
     Part("single", ("zsre", "counterfact"), tuple(EDITORS), 50),
     Part("consecutive", ("zsre", "counterfact"), IN_A_ROW, 50, (1, 10)),
     Part("consecutive", ("counterfact",), ("PaCKE+",), 100, (10, 50)),
+    Part("single", ("counterfact",), ("FT-C", "PaCKE"), 50, answer_end="."),  # as PaCKE+ asks for it by itself
     Part("single", ("qaedit", "wikibigedit"), ON_QUESTIONS, 100),
 )
 
@@ -57,14 +59,14 @@ def settings(part: Part, data: str, editor: str, file: str, out: str) -> Setting
     """One run."""
     return Settings(
         editor=editor, data=data, data_dir=file, protocol=part.protocol, n=part.n, curve=list(part.curve),
-        device="cpu", out=out,
+        answer_end=part.answer_end, label="ends" if part.answer_end else "", device="cpu", out=out,
     )  # fmt: skip
 
 
 def command(s: Settings) -> list[str]:
     """The same, as `packe bench` takes it."""
-    fields = ("editor", "data", "data_dir", "protocol", "n", "curve", "device", "out")
-    values = {f: str(getattr(s, f)).replace(" ", "") for f in fields}
+    fields = ("editor", "data", "data_dir", "protocol", "n", "curve", "answer_end", "label", "device", "out")
+    values = {f: str(value).replace(" ", "") for f in fields if (value := getattr(s, f)) != ""}
     return ["bench", *(f"{key}={value}" for key, value in values.items())]
 
 
