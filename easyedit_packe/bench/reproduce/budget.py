@@ -74,7 +74,8 @@ def _that_fit(part: Part, price: Price, memory: float, left: list[LeftOut]) -> P
     for editor in part.editors:
         needed = max(price(i).bytes for i in _of(part, editor, part.sizes[0]))
         if needed > memory:
-            left.append(LeftOut(part, editor, f"about {needed / 1e9:.0f} GB of {memory / 1e9:.0f} GB GPU memory"))
+            has = f"the GPU has {memory / 1e9:.0f} GB; take a larger --gpu"
+            left.append(LeftOut(part, editor, f"about {needed / 1e9:.0f} GB, and {has}"))
         else:
             able.append(editor)
     return Part(**{**vars(part), "editors": tuple(able)})

@@ -26,6 +26,9 @@ Say = Callable[[str], None]
 STATISTICS = 4000
 """Tokens of which a small model's second moments are made."""
 
+STEPS = 5
+"""Of a training or a search, at the most: one step more is the same code again."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -91,7 +94,10 @@ def _tried(parts: Sequence[Part]) -> Iterator[Item]:
 
 
 def _run(item: Item, where: Where) -> None:
-    run(item.settings(where).check())
+    settings, given = item.settings(where), hyper_parameters(item.editor, where)
+    steps = {name: getattr(given, name, 0) for name in ("num_steps", "v_num_grad_steps")}
+    settings.hparams |= {name: STEPS for name, number in steps.items() if number > STEPS}
+    run(settings.check())
     if not item.is_done(where):
         raise PaCKEError(f"expected a row for each of {FACTS} records, got fewer; look into the editor's refusals.")
 
