@@ -22,18 +22,18 @@ def reproduce(
     ] = "llama3-8b",
     weights: Annotated[
         str | None,
-        typer.Option(help="Its folder, or its hub name, which a run downloads. [default: --model, if a folder]"),
+        typer.Option(help="Its folder, or its hub name, which a run downloads. Default: --model, if a folder."),
     ] = None,
     zsre: Annotated[str | None, typer.Option(help="zsre_mend_eval.json, or a folder with it.")] = None,
     counterfact: Annotated[str | None, typer.Option(help="counterfact-edit.json, or a folder with it.")] = None,
     gpu_hours: Annotated[
         float | None,
-        typer.Option(min=0, help="At most so many, by estimate: fewer records, or fewer editors. [default: no limit]"),
+        typer.Option(min=0, help="At most so many, by estimate: fewer records, or fewer editors. Default: no limit."),
     ] = None,
     parts: Annotated[
-        str, typer.Option(help="figure3, table1, table2, table2-program, with commas. [default: all of the paper]")
+        str, typer.Option(help="figure3, table1, table2, table2-program, with commas. Default: all of the paper.")
     ] = "",
-    editors: Annotated[str, typer.Option(help="Only these, with commas. [default: all of the paper]")] = "",
+    editors: Annotated[str, typer.Option(help="Only these, with commas. Default: all of the paper.")] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Try all of it on a tiny random model, on a CPU, without a network.")
     ] = False,
@@ -43,7 +43,7 @@ def reproduce(
         str, typer.Option(help="float32, as EasyEdit loads models; bfloat16 and float16 round small edits away.")
     ] = "float32",
     stats_dir: Annotated[
-        Path | None, typer.Option(help="Second moments. [default: this package's cache, where `packe stats` puts them]")
+        Path | None, typer.Option(help="Second moments. Default: this package's cache, where `packe stats` puts them.")
     ] = None,
     launcher: Annotated[str, typer.Option(help="basic, joblib, submitit_local or submitit_slurm: Hydra's.")] = "basic",
     jobs: Annotated[int, typer.Option(help="Runs at a time, each on a GPU of its own.")] = 1,
@@ -56,7 +56,7 @@ def reproduce(
 ) -> None:
     """Run tables 1 and 2 and figure 3 of the paper for a model, and show the paper's figures beside.
 
-    Says first what it will run, and how long and how much memory that takes, by estimate. Killed at any moment, the
+    It says first what it will run, how long that takes and how much memory, by estimate. Killed at any moment, the
     same command goes on where it stopped; runs that are done cost nothing.
 
     Example: packe reproduce --model llama3-8b --dry-run

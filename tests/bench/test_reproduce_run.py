@@ -232,7 +232,7 @@ def test_what_is_missing_is_named_with_its_remedy(found, tmp_path, monkeypatch):
     assert said.pop("the data set zsre").startswith("give --zsre the file zsre_mend_eval.json")
     assert said.pop("the data set counterfact").startswith("give --counterfact the file counterfact-edit.json")
     assert said.pop("second moments of layers 4,5,6,7,8, for MEMIT") == (
-        "packe stats --model llama3-8b --layers 4,5,6,7,8 --corpus TEXT_FILE --tokens 1000000"
+        "packe stats --model WEIGHTS --layers 4,5,6,7,8 --corpus TEXT_FILE --tokens 1000000"
     )
     assert set(said) <= {"a GPU"}
     assert needs.blocking([needs.Need("a GPU", "")]) == []

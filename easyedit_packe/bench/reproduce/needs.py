@@ -47,7 +47,7 @@ def missing(parts: Sequence[Part], where: Where) -> list[Need]:
     import torch
 
     if not torch.cuda.is_available():
-        found.append(Need("a GPU", "on a CPU everything runs as well, a hundred times slower and more"))
+        found.append(Need("a GPU", "on a CPU everything runs as well, and takes far longer"))
     return found
 
 
@@ -60,7 +60,7 @@ def _statistics(parts: Sequence[Part], where: Where, weights: str | None) -> lis
     """One command for all layers that have none; of a fetched model the benchmark makes them itself."""
     if weights in SOURCES:
         return []
-    path = weights or where.weights or where.name
+    path = weights or where.weights or "WEIGHTS"
     model: Any = SimpleNamespace(config=SimpleNamespace(_name_or_path=path))
     layers: dict[int, list[str]] = {}
     for editor in dict.fromkeys(editor for part in parts for editor in part.editors):
