@@ -65,9 +65,12 @@ setup(
         "demo": ["gradio>=6.31", "matplotlib>=3.8"],  # `packe demo`
         "figures": ["matplotlib>=3.8", "zstandard>=0.23"],  # `packe figures`, `packe trace --png`
         "judge": ["openai>=2"],  # `packe bench judge=`: any server that speaks its chat completions
+        # `packe reproduce --launcher`, `packe bench -m hydra/launcher=`: several runs at a time, and clusters.
+        "launchers": ["hydra-joblib-launcher>=1.2", "hydra-submitit-launcher>=1.2"],
         "matrix": ["nox>=2024.10"],  # `make test-matrix`
         "test": [
             "hydra-joblib-launcher>=1.2",  # a sweep of processes
+            "hydra-submitit-launcher>=1.2",  # the same as jobs
             "hypothesis>=6.100",
             "ipykernel>=6.29",  # runs the notebook
             "mypy>=1.14",

@@ -42,7 +42,11 @@ def needs(package: str, extra: str) -> None:
     Raises:
         MissingPackageError: it is not there; the message has the line that installs it.
     """
-    if importlib.util.find_spec(package) is None:
+    try:
+        found = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # what it lies in is not there either
+        found = None
+    if found is None:
         raise MissingPackageError(
             f'expected the package {package!r}, which is not installed: pip install "easyedit-packe[{extra}]"'
         )

@@ -55,7 +55,7 @@ class _Run:
         self.records = records[settings.start : settings.start + settings.n]
         self.plan = plan(settings.protocol, self.records, settings.batch_size, settings.curve)
         hparams = fitted(editor.load_hparams(settings.model, settings.hparams_file, settings.hparams), settings)
-        self.session = Session(editor, settings.model, hparams, settings.device)
+        self.session = Session(editor, settings.model, hparams, settings.device, settings.dtype)
         self.turn = partial(in_turn, self.session.tok) if settings.use_chat_template else None
         self.template = self.turn("{}") if self.turn is not None else ""
         chosen = {k: v for k, v in plain(hparams).items() if k not in (*LOCAL, CHAT)}

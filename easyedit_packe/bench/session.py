@@ -51,8 +51,8 @@ class Session:
         digest: of the unedited model's weights.
     """
 
-    def __init__(self, editor: Editor, model: str, hparams: Any, device: str | None) -> None:
-        self.editor, self.name, self.hparams = editor, model, hparams
+    def __init__(self, editor: Editor, model: str, hparams: Any, device: str | None, dtype: str = "auto") -> None:
+        self.editor, self.name, self.hparams, self.dtype = editor, model, hparams, dtype
         hparams.device = device if device is not None else str(check_device(None))
         hparams.model_name = model
         self._load()
@@ -63,7 +63,7 @@ class Session:
 
     def _load(self) -> None:
         transformers_logging.disable_progress_bar()
-        self.model, self.tok = load(self.name)
+        self.model, self.tok = load(self.name, dtype=self.dtype)
         self.model.eval().to(check_device(self.hparams.device))
         self.tok.padding_side = "left"  # what EasyEdit gives a decoder model
         self.use_cache = self.model.config.use_cache

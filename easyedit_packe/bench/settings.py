@@ -17,6 +17,8 @@ from .data import FORMATS, digest, find_file
 from .editors import BenchError, Editor, find_editor
 from .metrics.judge import check as check_judge
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
 
 @dataclass
 class Settings:
@@ -66,6 +68,8 @@ class Settings:
     """A YAML file in place of the shipped `hparams/<editor>/<model>.yaml`."""
     device: str | None = None
     """"cpu", a CUDA index; null takes CUDA where it is there."""
+    dtype: str = "auto"
+    """In which precision the model is loaded: float32, bfloat16, float16; auto: what the checkpoint is stored in."""
     out: str = "runs"
     """Where the folders of the runs are."""
     label: str = ""
@@ -91,6 +95,8 @@ class Settings:
             raise BenchError(
                 f"model: {self.model!r} is no folder and no hub name (owner/name); {one_of(self.model, list(SOURCES))}."
             )
+        if self.dtype not in DTYPES:
+            raise BenchError(f"dtype: {one_of(self.dtype, list(DTYPES))}; got {self.dtype!r}.")
         find_file(self.data_dir, self.data)
         if self.judge:
             if not self.generation:
@@ -159,11 +165,13 @@ class Settings:
         """
         same = ("model", "data", "protocol", "seed", "start", "generation", "curve", "label")
         config = {k: getattr(self, k) for k in same}
-        # Runs from before there were these two have no such entries.
+        # Runs from before there were these have no such entries.
         if self.judge:
             config["judge"] = self.judge
         if template:
             config["chat_template"] = template
+        if self.dtype != "auto":
+            config["dtype"] = self.dtype
         if self.answer_end:
             config["answer_end"] = self.answer_end
         if self.protocol == "batch":

@@ -20,6 +20,7 @@ from .edit import ask, edit
 from .figures import figures, importance
 from .patches import apply, merge, revert, show
 from .push import push
+from .reproduce import reproduce
 from .stats import stats
 from .trace import trace
 
@@ -77,6 +78,7 @@ app.command()(pack)
 app.command()(unpack)
 app.command()(figures)
 app.command()(importance)
+app.command()(reproduce)
 app.command()(stats)
 app.add_typer(easyedit.app, name="easyedit")
 app.add_typer(model.app, name="model")

@@ -32,6 +32,7 @@ def packe_bench(folder, settings, *more, **changes):
         ({"n": "abc"}, r"n: Value 'abc'.*could not be converted to Integer"),
         ({"seed": "x"}, r"seed: Value 'x'.*could not be converted to Integer"),
         ({"generation": "maybe"}, r"generation: Value 'maybe'.*(valid bool|Boolean)"),
+        ({"dtype": "float8"}, r"dtype: did you mean 'float32' or.*known: auto, float32.*got 'float8'"),
         ({"seed": -1}, r"seed: expected at least 0, got -1"),
         ({"start": -1}, r"start: expected at least 0, got -1"),
         ({"curve": "1,x", "protocol": "consecutive"}, r"curve"),

@@ -51,6 +51,16 @@ def test_plans():
     assert plan("epochs", range(5)).calls == [[0, 1, 2, 3, 4]]
 
 
+def test_a_model_is_loaded_in_the_precision_that_is_asked_for(found, settings):
+    """The tiny model is stored in float32."""
+    for dtype, loaded in (("auto", torch.float32), ("bfloat16", torch.bfloat16)):
+        s = settings(dtype=dtype)
+        h = s.found_editor.load_hparams(s.model, s.hparams_file, s.hparams)
+        made = session.Session(s.found_editor, s.model, h, s.device, s.dtype)
+        assert {p.dtype for p in made.model.parameters()} == {loaded}
+        assert s.identity({}, made.digest).get("dtype", "auto") == dtype
+
+
 def test_an_editor_writes_the_end_of_an_answer_and_the_target_is_measured(settings, monkeypatch):
     asked, apply = [], session.Session._call
 

@@ -17,9 +17,9 @@ from .common import PACKE, packe, shell
 
 COMMANDS = [
     [], ["trace"], ["edit"], ["ask"], ["demo"], ["show"], ["apply"], ["revert"], ["merge"], ["bench"], ["report"],
-    ["pack"], ["unpack"], ["figures"], ["importance"], ["stats"], ["export"], ["export", "gguf"], ["export", "lora"],
-    ["export", "model"], ["push"], ["easyedit"], ["easyedit", "install"], ["easyedit", "show"], ["model"],
-    ["model", "fetch"],
+    ["pack"], ["unpack"], ["figures"], ["importance"], ["reproduce"], ["stats"], ["export"], ["export", "gguf"],
+    ["export", "lora"], ["export", "model"], ["push"], ["easyedit"], ["easyedit", "install"], ["easyedit", "show"],
+    ["model"], ["model", "fetch"],
 ]  # fmt: skip
 
 

@@ -20,9 +20,24 @@ SETTINGS = ("batch of 100", "consecutive, 3000 edits")
 
 
 @cache
-def _figures() -> dict[tuple[str, str, str, str], dict[str, str]]:
+def rows() -> tuple[dict[str, str], ...]:
+    """The paper's tables 1 and 2, a row for each editor and data set, in the paper's order."""
     with FILE.open(encoding="utf-8", newline="") as f:
-        return {(row["model"], row["protocol"], row["editor"], row["data"]): row for row in csv.DictReader(f)}
+        return tuple(csv.DictReader(f))
+
+
+@cache
+def _figures() -> dict[tuple[str, str, str, str], dict[str, str]]:
+    return {(row["model"], row["protocol"], row["editor"], row["data"]): row for row in rows()}
+
+
+def figures_of(model: str, protocol: str, editor: str, data: str) -> dict[str, str]:
+    """The paper's row; empty where it has none.
+
+    Args:
+        model, editor: as in the paper's file; the unedited model is "original".
+    """
+    return _figures().get((model, protocol, editor, data), {})
 
 
 def beside(model: str, setting: str, editor: str, data: str, family: str, metric: str) -> str:
@@ -32,7 +47,7 @@ def beside(model: str, setting: str, editor: str, data: str, family: str, metric
         editor: as in the paper; the unedited model is "original".
     """
     protocol = setting.split(" ")[0].rstrip(",")
-    row = _figures().get((Path(model).name, protocol, editor, data), {})
+    row = figures_of(Path(model).name, protocol, editor, data)
     if not row.get(metric):
         return ""
     same = row["family"] == family and setting.partition(JUDGED_BY)[0] in SETTINGS
