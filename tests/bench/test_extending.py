@@ -103,9 +103,9 @@ def test_a_default_that_changes_ends_a_run(go, monkeypatch):
     go(n=1)
     real = session.Session.__init__
 
-    def later_version(self, editor, model, hparams, device):
+    def later_version(self, editor, model, hparams, *more):
         hparams.weight_decay = 0.5
-        real(self, editor, model, hparams, device)
+        real(self, editor, model, hparams, *more)
 
     folder = go("other", n=1)
     identity = json.loads((folder / "run.json").read_text())["identity"]
