@@ -51,8 +51,8 @@ def test_what_the_page_says_of_plus_is_what_the_paired_differences_say(data, tie
     from tables import RESULTS
 
     said = (
-        "the highest H on both data sets, but on ZsRE FT-C, and on CounterFact ROME and the family of MEMIT, are within "
-        "twice the standard error of the paired difference"
+        "the highest H on both data sets, but on ZsRE FT-C, and on CounterFact ROME and the family of MEMIT, are "
+        "within twice the standard error of the paired difference"
     )
     assert said in " ".join(prose(README).split())
     editors = [row["editor"] for row in table(README, "editor") if row["editor"] != "PaCKE+"]
