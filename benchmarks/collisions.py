@@ -13,9 +13,7 @@ one step of the second edit does. Killed at any moment, the same command goes on
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
 import random
 import statistics
 from collections.abc import Callable, Sequence
@@ -23,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
+from resumed import rows_so_far, versions, write
 from scipy.stats import spearmanr
 
-import easyedit_packe
 from easyedit_packe import EditRequest, PaCKEHyperParams, compute_patch, overlap, trace_requests
 from easyedit_packe.bench.data.formats import read_records
 from easyedit_packe.model.ffn import FFNMap
@@ -183,23 +180,16 @@ def main() -> None:
     facts = Facts()
     setting = {
         "model": MODEL, "data": "demo", "n_facts": len(facts.requests), "seed": args.seed, "firsts": args.firsts,
-        "close": args.close, "collides": COLLIDES, "easyedit_packe": easyedit_packe.__version__,
-        "torch": torch.__version__, "transformers": transformers.__version__, "machine": platform.machine(),
+        "close": args.close, "collides": COLLIDES, **versions(),
     }  # fmt: skip
-    rows: list[dict[str, Any]] = []
-    if args.json.is_file():
-        kept = json.loads(args.json.read_text(encoding="utf-8"))
-        if kept["setting"] != setting:
-            raise SystemExit(f"{args.json} is of another setting: {kept['setting']}; give another file.")
-        rows = kept["pairs"]
-    args.json.parent.mkdir(parents=True, exist_ok=True)
+    rows = rows_so_far(args.json, setting, "pairs")
     wanted = plan(facts.overlap, args.firsts, args.close, args.seed)
     for first, seconds in wanted:
         if not all(any((r["first"], r["second"]) == (first, s) for r in rows) for s in seconds):
             rows += facts.measured(first, seconds)
             complete = len(rows) == sum(len(s) for _, s in wanted)
             found = {"setting": setting, **(summary(rows) if complete else {}), "pairs": rows}
-            args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write(args.json, found)
             print(f"{len(rows)} pairs; {facts.requests[first].text}")
 
 

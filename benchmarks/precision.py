@@ -14,8 +14,6 @@ with a larger `--n`, with further records.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
+from resumed import rows_so_far, versions, write
 from torch import Tensor
 
-import easyedit_packe
 from easyedit_packe import EditRequest, PaCKEHyperParams, PaCKEPlusHyperParams
 from easyedit_packe.bench.data import Record, read_records
 from easyedit_packe.model.ffn import FFNMap
@@ -172,23 +169,16 @@ def main() -> None:
     ffn = FFNMap.of(model)
     setting = {
         "model": MODEL, "dtype": args.dtype, "data": args.counterfact.name, "seed": args.seed,
-        "settings": args.settings, "easyedit_packe": easyedit_packe.__version__, "torch": torch.__version__,
-        "transformers": transformers.__version__, "machine": platform.machine(),
+        "settings": args.settings, **versions(),
     }  # fmt: skip
-    rows: list[dict[str, Any]] = []
-    if args.json.is_file():
-        kept = json.loads(args.json.read_text(encoding="utf-8"))
-        if kept["setting"] != setting:
-            raise SystemExit(f"{args.json} is of another setting: {kept['setting']}; give another file.")
-        rows = kept["rows"]
-    args.json.parent.mkdir(parents=True, exist_ok=True)
+    rows = rows_so_far(args.json, setting, "rows")
     for record in read_records(args.counterfact, "counterfact", args.n):
         for name in args.settings:
             if any((r["setting"], r["case_id"]) == (name, record.case_id) for r in rows):
                 continue
             rows.append(measured(model, tok, ffn, name, record, args.seed))
             found = {"setting": setting, "means": summary(rows), "rows": rows}
-            args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write(args.json, found)
             print(f"{name}, {record.prompt}: {rows[-1]['nearest']}", flush=True)
 
 
