@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..errors import ModelError
 from .forward import remembered
+from .progress import shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,7 +48,7 @@ def continued(
     device = model.get_input_embeddings().weight.device
     past: dict[str, Any] = {}
     step = ids
-    for _ in tqdm(range(length - ids.shape[1]), desc=desc, unit="token", leave=False, disable=None if desc else True):
+    for _ in shown(range(length - ids.shape[1]), desc):
         out = model(input_ids=step.to(device), use_cache=True, **past)
         past = remembered(out)
         chances = out.logits[:, -1].float().cpu().softmax(-1)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..config import PaCKEPlusHyperParams
 from ..model.bits import digest_of
 from ..model.ffn import FFNMap
 from ..model.hooks import ends_with
+from ..model.progress import shown
 from ..requests import EditRequest, collate, encode
 from .contexts import OPENINGS, background_lines, elsewhere, sample_texts
-from .kept import kept
+from .kept import Kept
 from .moments import InputMoments
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Background:
         self.moments = InputMoments()
         self.elsewhere = InputMoments()
 
-    def prepare_texts(self, model: PreTrainedModel, tok: Any, seed: int) -> None:
+    def prepare_texts(self, model: PreTrainedModel, tok: Any, seed: int, kept: Kept | None = None) -> None:
         """Let the model write its texts, the first time."""
         if not len(self.texts):
             size = TEXTS, TEXT_TOKENS
@@ -51,40 +52,44 @@ class Background:
             def make() -> dict[str, Tensor]:
                 return {"texts": sample_texts(model, tok, *size, seed)}
 
-            self.texts = kept("texts", model, tok, [OPENINGS, *size, seed], make)["texts"]
+            self.texts = (kept or Kept(model, tok)).get("texts", [OPENINGS, *size, seed], make)["texts"]
 
     def prepare(self, model: PreTrainedModel, tok: Any, ffn: FFNMap, hparams: PaCKEPlusHyperParams) -> None:
         """Measure the modules' inputs, the first time."""
-        names = [m.name for m in ffn.modules]
-        places = {m.name: m.weight.device for m in ffn.modules}
+        names, kept = [m.name for m in ffn.modules], Kept(model, tok)
+
+        def measured(kind: str, settings: Sequence[Any], measure: Callable[[InputMoments], None]) -> InputMoments:
+            def make() -> dict[str, Tensor]:
+                made = InputMoments()
+                measure(made)
+                return made.tensors()
+
+            moments = InputMoments()
+            found = kept.get(kind, [names, *settings], make)
+            moments.load(found, {m.name: m.weight.device for m in ffn.modules})
+            return moments
+
         if not all(name in self.moments.counts for name in names):
-            self.prepare_texts(model, tok, hparams.seed)
-            lines = background_lines()
-            key = [names, lines, digest_of([("texts", self.texts)])]
-            found = kept("usual", model, tok, key, lambda: self._usual(model, tok, ffn, lines).tensors())
-            self.moments = InputMoments()
-            self.moments.load(found, places)
+            self.prepare_texts(model, tok, hparams.seed, kept)
+            lines, own = background_lines(), digest_of([("texts", self.texts)])
+            self.moments = measured("usual", [lines, own], partial(self._count_usual, model, tok, ffn, lines))
         if hparams.elsewhere and not all(name in self.elsewhere.counts for name in names):
             about, at = elsewhere(), hparams.write_at
+            self.elsewhere = measured(
+                "elsewhere",
+                [[r.prompt for r in about], at],
+                lambda made: made.count(model, tok, ffn, about, at, TOGETHER, "lines about invented names, once"),
+            )
 
-            def make() -> dict[str, Tensor]:
-                moments = InputMoments()
-                moments.count(model, tok, ffn, about, at, TOGETHER, desc="lines about invented names, once")
-                return moments.tensors()
-
-            found = kept("elsewhere", model, tok, [names, [r.prompt for r in about], at], make)
-            self.elsewhere = InputMoments()
-            self.elsewhere.load(found, places)
-
-    def _usual(self, model: PreTrainedModel, tok: Any, ffn: FFNMap, lines: Sequence[str]) -> InputMoments:
+    def _count_usual(
+        self, model: PreTrainedModel, tok: Any, ffn: FFNMap, lines: Sequence[str], moments: InputMoments
+    ) -> None:
         device = model.get_input_embeddings().weight.device
         names = collate(encode(tok, [EditRequest(line, "it") for line in lines]), device)
         pieces = [(ids.to(device), None) for ids in self.texts.split(TOGETHER)]
-        moments = InputMoments()
-        for ids, mask in tqdm([*pieces, (names.ids, names.mask)], desc="usual inputs, once", leave=False, disable=None):
+        for ids, mask in shown([*pieces, (names.ids, names.mask)], "usual inputs, once"):
             with torch.no_grad(), moments.watching(ffn.modules, mask), ends_with(ffn.modules[-1].module):
                 model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
-        return moments
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything, by name."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
@@ -21,16 +22,24 @@ LARGEST = 0.5
 """Size of what is kept, as a share of the model's: of a large model more would be written than anybody expects."""
 
 
-def kept(
-    kind: str, model: PreTrainedModel, tok: Any, settings: Sequence[Any], make: Callable[[], dict[str, Tensor]]
-) -> dict[str, Tensor]:
-    """What `make` gives, or once gave for these very weights, this vocabulary and these settings (plain values)."""
-    key = json.dumps([*settings, weights_digest(model), tok.get_vocab()], sort_keys=True)
-    file = cache_dir() / kind / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
-    if file.is_file():
-        return load_file(file)
-    made = make()
-    if sum(t.nbytes for t in made.values()) <= LARGEST * sum(p.nbytes for p in model.parameters()):
-        with suppress(OSError), written_whole(file) as part:  # a cache that cannot be written costs time, not the edit
-            save_file({name: t.contiguous() for name, t in made.items()}, part)
-    return made
+class Kept:
+    """What is kept of a model as it is now: all its weights are read once, for however many things are asked for."""
+
+    def __init__(self, model: PreTrainedModel, tok: Any) -> None:
+        self._model, self._tok = model, tok
+
+    @cached_property
+    def _of(self) -> list[Any]:
+        return [weights_digest(self._model), self._tok.get_vocab()]
+
+    def get(self, kind: str, settings: Sequence[Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What `make` gives, or once gave for these very weights, this vocabulary and these settings (plain values)."""
+        key = json.dumps([*settings, *self._of], sort_keys=True)
+        file = cache_dir() / kind / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+        if file.is_file():
+            return load_file(file)
+        made = make()
+        if sum(t.nbytes for t in made.values()) <= LARGEST * sum(p.nbytes for p in self._model.parameters()):
+            with suppress(OSError), written_whole(file) as part:  # what cannot be written costs time, not the edit
+                save_file({name: t.contiguous() for name, t in made.items()}, part)
+        return made

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..model.config import max_tokens
 from ..model.ffn import FFNMap, FFNModule, slice_dtype
 from ..model.hooks import OutputHook, ends_with, output_hooks
+from ..model.progress import shown
 from ..requests import EditRequest, collate, encode
 from .places import alike, places
 
@@ -135,7 +135,7 @@ class InputMoments:
         """
         prompts = [e.begun for e in encode(tok, texts, max_tokens(model))]
         pieces = alike([e.answer_start for e in prompts], most)
-        for piece in tqdm(pieces, desc=desc, leave=False, disable=None if desc else True):
+        for piece in shown(pieces, desc):
             rows = [prompts[i] for i in piece]
             batch = collate(rows, model.get_input_embeddings().weight.device)
             with self.watching(ffn.modules, places(rows, batch, write_at)), ends_with(ffn.modules[-1].module):
