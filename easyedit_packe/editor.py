@@ -66,7 +66,7 @@ def compute_patch(model: PreTrainedModel, tok: Any, requests: Requests, hparams:
     try:
         for asked in groups:
             result = run(asked)
-            note_rounding(model, encode(tok, asked, max_tokens(model)), result, hparams)
+            note_rounding(model, tok, asked, result, hparams)
             result.slices = None  # of the size of the edit in float32, and no longer needed
             result.patch.info.update(
                 **model_info(model),

@@ -36,6 +36,11 @@ class MissingPackageError(PaCKEError, ImportError):
     """A package that only some commands need is not installed."""
 
 
+def said_of(e: Exception) -> str:
+    """An error in a line of a report: this package's own say all that is needed, of others the kind is told as well."""
+    return str(e) if isinstance(e, PaCKEError) else f"{type(e).__name__}: {e}"
+
+
 def needs(package: str, extra: str) -> None:
     """Called before the import of a package that only one of this project's extras installs.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
@@ -13,7 +11,6 @@ from typing import Any
 import hydra
 import typer
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import PaCKEError, one_of
@@ -21,6 +18,7 @@ from .editors import EDITORS, PROTOCOLS, BenchError
 from .report import find_runs, markdown, one_line
 from .runner import run
 from .settings import Settings
+from .sweep import note, outcomes
 
 ConfigStore.instance().store(name="settings", node=Settings)
 
@@ -37,8 +35,7 @@ def _task(config: DictConfig) -> None:
         # Hydra would print a traceback; and with -m, the other runs of the sweep shall still be done.
         outcome = {"error": str(e)}
         typer.echo(f"packe bench: {e}", err=True)
-    with tempfile.NamedTemporaryFile("w", dir=HydraConfig.get().sweep.dir, suffix=".json", delete=False) as f:
-        json.dump(outcome, f)
+    note(outcome)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -54,23 +51,18 @@ def main(arguments: Sequence[str]) -> int:
     """
     _check_keys(arguments)
     expanded = _all_editors(arguments)
-    argv = sys.argv
     with tempfile.TemporaryDirectory(prefix="packe-bench-") as folder:
         # Flags first: argparse takes positional arguments from one side of a flag only.
         flags = [a for a in expanded if a in ("-m", "--multirun")]
         rest = [a for a in expanded if a not in flags]
-        sys.argv = ["packe bench", *flags, *rest, f"hydra.sweep.dir={folder}"]
-        try:
-            _task()
-        finally:
-            sys.argv = argv
-        outcomes = [json.loads(p.read_text()) for p in sorted(Path(folder).glob("*.json"))]
-    done = [Path(o["folder"]) for o in outcomes if "folder" in o]
-    failed = [o["error"] for o in outcomes if "error" in o]
+        command = ["packe bench", *flags, *rest, f"hydra.sweep.dir={folder}"]
+        found = outcomes(_task, command, Path(folder))
+    done = [Path(o["folder"]) for o in found if "folder" in o]
+    failed = [o["error"] for o in found if "error" in o]
     if expanded != list(arguments) and done:
         typer.echo(markdown(find_runs(done)))
-    if len(outcomes) > 1 and failed:
-        typer.echo(f"packe bench: {len(failed)} of {len(outcomes)} runs failed:", err=True)
+    if len(found) > 1 and failed:
+        typer.echo(f"packe bench: {len(failed)} of {len(found)} runs failed:", err=True)
         for error in failed:
             typer.echo(f"- {error}", err=True)
     return 1 if failed else 0

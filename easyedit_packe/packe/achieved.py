@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..config import HyperParams, PaCKEHyperParams
+from ..model.config import max_tokens
 from ..model.forward import answer_logits
 from ..model.hooks import frozen
-from ..requests import Encoded, collate
+from ..requests import EditRequest, Encoded, collate, encode
 from .objective import token_losses
 from .rectify import Rectification
 
@@ -39,7 +40,7 @@ class Answer:
 
 
 def note_rounding(
-    model: PreTrainedModel, requests: Sequence[Encoded], result: Rectification, hparams: HyperParams
+    model: PreTrainedModel, tok: Any, requests: Sequence[EditRequest], result: Rectification, hparams: HyperParams
 ) -> None:
     """Measure what an edit does before and after rounding, put it into the patch, and warn where it is lost.
 
@@ -56,11 +57,12 @@ def note_rounding(
     patch = result.patch
     if "rounding" not in patch.info or result.slices is None:
         return
+    encoded = encode(tok, requests, max_tokens(model))
     with result.slices.attached(train=False):
-        trained = answers(model, requests)
+        trained = answers(model, encoded)
     patch.apply(model)
     try:
-        found = answers(model, requests)
+        found = answers(model, encoded)
     finally:
         patch.revert(model)
     rows = [{**asdict(now), "trained": asdict(meant)} for now, meant in zip(found, trained, strict=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .costs import Cost
 from .parts import Part
@@ -78,7 +78,7 @@ def _that_fit(part: Part, price: Price, memory: float, left: list[LeftOut]) -> P
             left.append(LeftOut(part, editor, f"about {needed / 1e9:.0f} GB, and {has}"))
         else:
             able.append(editor)
-    return Part(**{**vars(part), "editors": tuple(able)})
+    return replace(part, editors=tuple(able))
 
 
 def _smallest(parts: list[Part], price: Price, hours: float, left: list[LeftOut]) -> list[Part]:
@@ -97,7 +97,7 @@ def _smallest(parts: list[Part], price: Price, hours: float, left: list[LeftOut]
         left.append(
             LeftOut(of, editor, f"{needs:.2f} GPU hours on {of.sizes[0]} records, too many for {hours:g} in all")
         )
-    found = [Part(**{**vars(p), "editors": tuple(e for e in p.editors if (p.name, e) in kept)}) for p in parts]
+    found = [replace(p, editors=tuple(e for e in p.editors if (p.name, e) in kept)) for p in parts]
     return [part for part in found if part.editors]
 
 

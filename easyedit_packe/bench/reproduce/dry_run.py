@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...errors import PaCKEError
+from ...errors import PaCKEError, said_of
 from ...registry import register
 from ..runner import run
 from .models import configuration
@@ -60,7 +60,7 @@ def dry_run(where: Where, parts: Sequence[Part], say: Say = print) -> list[Trial
             try:
                 step()
             except Exception as e:
-                reason = str(e) if isinstance(e, PaCKEError) else f"{type(e).__name__}: {e}"
+                reason = said_of(e)
         if attempts and not reason:
             reason = f"it tried to reach {', '.join(dict.fromkeys(attempts))}"
         trials.append(Trial(what, " ".join(reason.split()), time.perf_counter() - start))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from ..store import StoreError, only_one
 
 WAIT = 1.0
 """Seconds until it is asked again which GPU is free."""
@@ -35,12 +36,8 @@ def _held(names: Sequence[str], stack: contextlib.ExitStack) -> int:
     while True:
         for index, name in enumerate(names):
             # In the machine's own temporary folder: a shared one would have other machines wait for this GPU.
-            lock = stack.enter_context((Path(tempfile.gettempdir()) / f"packe-gpu-{name}.lock").open("w"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                lock.close()
-            else:
+            with contextlib.suppress(StoreError):
+                stack.enter_context(only_one(Path(tempfile.gettempdir()) / f"packe-gpu-{name}"))
                 return index
         time.sleep(WAIT)
 

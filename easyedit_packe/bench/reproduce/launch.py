@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,14 +11,14 @@ from typing import Any
 
 import hydra
 import typer
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ...errors import PaCKEError, needs, one_of
+from ...errors import needs, one_of, said_of
 from ..editors import BenchError
 from ..report import one_line
 from ..runner import run
 from ..settings import Settings
+from ..sweep import note, outcomes
 from .gpus import free_gpu
 from .plan import Item, Where
 
@@ -47,11 +46,9 @@ def _task(config: DictConfig) -> None:
         outcome = {"folder": str(folder)}
         typer.echo(one_line(folder))
     except Exception as e:
-        reason = str(e) if isinstance(e, PaCKEError) else f"{type(e).__name__}: {e}"
-        outcome = {"error": f"{values['editor']}, {values['data']}, {values['protocol']}: {reason}"}
+        outcome = {"error": f"{values['editor']}, {values['data']}, {values['protocol']}: {said_of(e)}"}
         typer.echo(f"packe reproduce: {outcome['error']}", err=True)
-    with tempfile.NamedTemporaryFile("w", dir=HydraConfig.get().sweep.dir, suffix=".json", delete=False) as f:
-        json.dump(outcome, f)
+    note(outcome)
 
 
 def check(launcher: str, jobs: int) -> None:
@@ -89,22 +86,17 @@ def run_all(
         return []
     out = Path(where.out)
     out.mkdir(parents=True, exist_ok=True)
-    argv = sys.argv
     with tempfile.TemporaryDirectory(dir=out, prefix=".sweep-") as name:
         plan = Path(name) / "plan"
         plan.write_text(json.dumps([asdict(s) for s in left]), encoding="utf-8")
         numbers = ",".join(map(str, range(len(left))))
-        sys.argv = [
+        command = [
             "packe reproduce", "--multirun", f"plan={_quoted(plan)}", f"run={numbers}",
             f"hydra.sweep.dir={_quoted(Path(name).absolute())}", *_settings(launcher, jobs), *more,
         ]  # fmt: skip
-        try:
-            _task()
-        finally:
-            sys.argv = argv
-        outcomes = [json.loads(p.read_text()) for p in sorted(Path(name).glob("*.json"))]
-    failed = [o["error"] for o in outcomes if "error" in o]
-    gone = len(left) - len(outcomes)
+        found = outcomes(_task, command, Path(name))
+    failed = [o["error"] for o in found if "error" in o]
+    gone = len(left) - len(found)
     return failed + ([f"{gone} runs ended without a word; start the command again"] if gone else [])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,7 @@ def planned(where: Where, wanted: Sequence[str] = (), editors: Sequence[str] = (
             elif not names or name in names:
                 able.append(name)
         if able:
-            chosen.append(Part(**{**vars(part), "editors": tuple(able)}))
+            chosen.append(replace(part, editors=tuple(able)))
     return chosen, left
 
 

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 from ...errors import needs
 from ..data import DataError
 from ..report import find_runs, paper, write_report
-from ..report.means import COLUMNS, FAMILIES, ORIGINAL, Mean, means_of, percent
+from ..report.means import COLUMNS, FAMILIES, Mean, means_of, percent
 from ..report.runs import Run
 from ..report.tables import costs
 from ..report.text import table_text
-from .parts import ORIGINAL as PAPERS_ORIGINAL
-from .parts import Part
+from .parts import ORIGINAL, Part
 from .plan import Item, LeftOut, Where
 
 if TYPE_CHECKING:
@@ -87,14 +86,14 @@ def main_table(
     needs("pandas", "bench")
     import pandas as pd
 
-    table: dict[str, list[str]] = {"editor": ["original", *part.editors]}
+    table: dict[str, list[str]] = {"editor": [ORIGINAL, *part.editors]}
     for data in part.data:
         shown = {editor: means_of(run.final, family) for (editor, of), run in runs.items() if of == data}
         some = next((run for (_, of), run in runs.items() if of == data), None)
         if some is not None:
             asked = some.measured
             known = [row for case, row in some.unedited.items() if case in asked]
-            shown[PAPERS_ORIGINAL] = means_of(known, family)
+            shown[ORIGINAL] = means_of(known, family)
         for metric in COLUMNS:
             cells = []
             for editor in table["editor"]:
@@ -136,6 +135,3 @@ def _seconds(part: Part, runs: dict[tuple[str, str], Run]) -> Iterable[str]:
 def _left(part: Part, left: Sequence[LeftOut]) -> str:
     lines = [f"- not run: {gone.editor}: {gone.reason}" for gone in left if gone.part.name == part.name]
     return "\n".join(lines)
-
-
-__all__ = ["ORIGINAL", "main_table", "write_tables"]
