@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -105,6 +106,15 @@ def test_a_run_that_is_done_is_not_started_again(found, where, monkeypatch):
     assert all(item.is_done(where) for item in RUNS)
     assert not Item(SHORT, "PaCKE", "zsre", 3).is_done(where)
     assert [p for p in os.listdir(where.out) if p.startswith(".sweep")] == []
+
+
+def test_warnings_are_heard_during_a_run_and_after_it(found, where, monkeypatch, caplog):
+    """Hydra's own way to be quiet would silence every logger there is, for good."""
+    log = logging.getLogger("easyedit_packe.bench.session")
+    monkeypatch.setattr(launch, "run", lambda s: log.warning("an editor refuses") or run(s))
+    assert launch.run_all(RUNS[1:], where) == []
+    log.warning("afterwards")
+    assert [r.message for r in caplog.records if r.name == log.name] == ["an editor refuses", "afterwards"]
 
 
 def test_a_run_that_fails_keeps_no_other_from_being_done(found, where, monkeypatch):
