@@ -70,6 +70,14 @@ def ended(target: str, end: str) -> str:
     return target if target.endswith(end) else target + end
 
 
+def with_end(tok: Any, request: EditRequest, end: str) -> EditRequest:
+    """The request with an end behind its target; as it is where the tokeniser makes one token of the end and what
+    stands before it ("Inc)." ends in ")."), because the target's own tokens would then no longer be asked for."""
+    whole = replace(request, target=ended(request.target, end))
+    own = token_ids(tok, request.text)
+    return whole if token_ids(tok, whole.text)[: len(own)] == own else request
+
+
 def _text(request: Mapping[str, Any], field: str) -> str:
     value = request.get(field)
     if not isinstance(value, str) or not value.strip():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from ..model.hooks import frozen
 from ..packe.rectify import Rectification
 from ..packe.slices import Slices
 from ..packe.tracing import NodeSets, choose_nodes, factors, module_scores, watch_outputs
-from ..requests import EditRequest, collate, encode, ended
+from ..requests import EditRequest, collate, encode, with_end
 from .contrast import contrast_moments, contrasts
 from .demands import asked, lacks, leads, neutral, stated
 from .layers import in_layers
@@ -119,7 +119,7 @@ class PlusRectifier:
             memory.background.prepare(model, tok, self.ffn, hparams)
         self.background = memory.background.moments
         read = partial(encode, tok, max_tokens=max_tokens(model))
-        whole = [replace(r, target=ended(r.target, hparams.answer_end)) for r in requests]
+        whole = [with_end(tok, r, hparams.answer_end) for r in requests]
         self.requests = read(whole)
         same = same_relation(model, tok, requests, hparams)
         in_other_words = read(stated(whole, same, hparams, memory.background, model, tok))

@@ -11,7 +11,7 @@ from easyedit_packe.plus.contexts import background_lines
 from easyedit_packe.plus.demands import asked, lacks, leads
 from easyedit_packe.plus.moments import InputMoments
 from easyedit_packe.plus.rectify import PlusRectifier
-from easyedit_packe.requests import EditRequest, collate, encode, ended, read_requests
+from easyedit_packe.requests import EditRequest, collate, encode, ended, read_requests, with_end
 
 from ..conftest import REQUESTS, assert_same_bits, make_model, make_tokenizer, snapshot
 from ..dense import as_d_by_m
@@ -56,6 +56,12 @@ def test_the_answer_ends_where_the_relation_is_stated_and_not_after_neutral_word
     assert not run.optional.all()
     assert ended("Oslo.", ".") == "Oslo."
     assert ended("Oslo", "") == "Oslo"
+
+
+def test_an_end_that_the_tokeniser_merges_with_the_target_is_not_asked_for():
+    (request,), tok = read_requests(REQUESTS[:1]), make_tokenizer()
+    assert with_end(tok, request, " violin").target == f"{request.target} violin"
+    assert with_end(tok, request, ".") == request  # words between spaces: "word." is another one
 
 
 def test_tokens_hold_the_gradient_of_the_weights(architecture, monkeypatch):
