@@ -84,7 +84,11 @@ class PaCKEPlusHyperParams(HyperParams):
     many in a row would wear them away."""
     null_space: Weight = 200.0
     """Weight, in the size of a change, of what it does to the inputs that a module sees in neutral text and about other
-    subjects, and at earlier edits. 0 measures the change itself."""
+    subjects, and at earlier edits. 0 measures the change itself, whatever the weights of the others."""
+    outputs: Weight = 10.0
+    """Weight, in the size of a change, of what it does to all that the model says further on, by the gradients of its
+    own texts; 1 is the usual change of an output. 0 measures the output itself: many edits in a row wear the model down
+    faster."""
     memory_size: Count = 8
     """Earlier calls' edits, at least this many, that are told apart: one that is rolled back is forgotten, and one of
     the same subject may be written over (see `replay`). Of those before them a sum of fixed size is kept, as long as

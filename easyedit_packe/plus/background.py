@@ -18,6 +18,7 @@ from ..requests import EditRequest, collate, encode
 from .contexts import OPENINGS, background_lines, elsewhere, sample_texts
 from .kept import Kept
 from .moments import InputMoments
+from .outputs import output_moments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,12 +38,14 @@ class Background:
         texts: token ids [TEXTS, TEXT_TOKENS], empty until they are asked for.
         moments: of the modules' inputs on these texts and on lines about invented names.
         elsewhere: the same where an edit of other subjects, in other relations, would write.
+        outputs: by module, what a change of its output does further on (`outputs.output_moments`).
     """
 
     def __init__(self) -> None:
         self.texts = torch.zeros(0, 0, dtype=torch.long)
         self.moments = InputMoments()
         self.elsewhere = InputMoments()
+        self.outputs: dict[str, Tensor] = {}
 
     def prepare_texts(self, model: PreTrainedModel, tok: Any, seed: int, kept: Kept | None = None) -> None:
         """Let the model write its texts, the first time."""
@@ -73,8 +76,13 @@ class Background:
             self.prepare_texts(model, tok, hparams.seed, kept)
             lines, own = background_lines(), digest_of([("texts", self.texts)])
             self.moments = measured("usual", [lines, own], partial(self._count_usual, model, tok, ffn, lines))
+        if hparams.outputs and not all(name in self.outputs for name in names):
+            self.prepare_texts(model, tok, hparams.seed, kept)
+            own, device = digest_of([("texts", self.texts)]), {m.name: m.weight.device for m in ffn.modules}
+            found = kept.get("outputs", [names, own], partial(output_moments, model, ffn, self.texts))
+            self.outputs = {name: t.to(device[name]) for name, t in found.items()}
         if hparams.elsewhere and not all(name in self.elsewhere.counts for name in names):
-            about, at = elsewhere(), hparams.write_at
+            about, at = elsewhere(hparams.orders), hparams.write_at
             self.elsewhere = measured(
                 "elsewhere",
                 [[r.prompt for r in about], at],
@@ -94,7 +102,8 @@ class Background:
     def tensors(self) -> dict[str, Tensor]:
         """Everything, by name."""
         found = {"texts": self.texts} | {f"background|{k}": t for k, t in self.moments.tensors().items()}
-        return found | {f"elsewhere|{k}": t for k, t in self.elsewhere.tensors().items()}
+        found |= {f"elsewhere|{k}": t for k, t in self.elsewhere.tensors().items()}
+        return found | {f"outputs|{k}": t for k, t in self.outputs.items()}
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor], devices: Mapping[str, torch.device]) -> Background:
@@ -104,4 +113,6 @@ class Background:
         for kind, moments in (("background|", background.moments), ("elsewhere|", background.elsewhere)):
             own = {k.removeprefix(kind): t for k, t in tensors.items() if k.startswith(kind)}
             moments.load(own, devices)
+        own = {k.removeprefix("outputs|"): t for k, t in tensors.items() if k.startswith("outputs|")}
+        background.outputs = {name: t.to(devices[name]) for name, t in own.items()}
         return background

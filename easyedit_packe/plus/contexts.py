@@ -106,14 +106,17 @@ def has_subject(request: EditRequest) -> bool:
     return request.subject is not None and request.subject != "" and request.subject in request.prompt
 
 
-def elsewhere() -> list[EditRequest]:
-    """Invented subjects, eight in each relation: what no edit is about, and many in a row would wear away."""
-    return [
-        EditRequest(relation.format(name), "it", name)
-        for i, name in enumerate(NAMES)
-        for j, relation in enumerate(RELATIONS)
-        if (i + j) % 4 == 0
-    ]
+def elsewhere(orders: int) -> list[EditRequest]:
+    """Invented subjects, eight in each relation, and each again in one of so many other orders of its words: what no
+    edit is about, and many in a row would wear away."""
+    found = []
+    for i, name in enumerate(NAMES):
+        for j, relation in enumerate(RELATIONS):
+            if (i + j) % 4 == 0:
+                plain = EditRequest(relation.format(name), "it", name)
+                others = in_other_orders(plain, orders)
+                found += [plain, others[(i + j) // 4 % len(others)]] if others else [plain]
+    return found
 
 
 def background_lines() -> list[str]:

@@ -1,10 +1,10 @@
 """The least change of the chosen nodes that gives every row what it lacks, to first order.
 
 Rows are texts; each has a number f_r that shall change by `wanted_r`. Over all changes that do it, the one is taken
-that disturbs the feed-forward blocks' outputs least on the inputs that are usual elsewhere: it minimises, summed over
-modules, `tr(change M change^T)` with `M = I + strength * moment / scale`, M on the side of the module's inputs; a key
-node's share counts `reach` times, for what its activation does to the block's output. By duality the size of the
-problem is one unknown a row, made of inner products of tokens; no gradient of a weight's size is ever formed.
+that disturbs the model least elsewhere: it minimises, summed over modules, `tr(B change A change^T)`, where A is what a
+module's inputs usually are and B what its outputs are for, each a multiple of the identity plus a moment
+(`moments.damping`). By duality the size of the problem is one unknown a row, made of inner products of tokens; no
+gradient of a weight's size is ever formed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..model.ffn import Kind
-
 
 @dataclass
 class Writes:
@@ -24,39 +22,34 @@ class Writes:
     `nodes[t]^T hidden[t]`, a matrix [k, D].
 
     Attributes:
-        kind: of the module. A key module's inputs are `hidden`, a value module's are `nodes`.
-        nodes: [T, k].
-        hidden: [T, D].
-        damping: Cholesky factor of M (`moments.damping`), [D, D] of a key module, [k, k] of a value module; None where
-            M is the identity.
-        reach: of a key module's nodes [k] (`moments.reach`); None for ones.
+        nodes: [T, k], of a key module the gradients of its outputs, of a value module its inputs.
+        hidden: [T, D], the other way round.
+        of_nodes: what damps the nodes' side: a Cholesky factor [k, k], a diagonal [k], or None for the identity.
+        of_hidden: the same of the other side, [D, D] or [D].
     """
 
-    kind: Kind
     nodes: Tensor
     hidden: Tensor
-    damping: Tensor | None = None
-    reach: Tensor | None = None
+    of_nodes: Tensor | None = None
+    of_hidden: Tensor | None = None
 
     def __post_init__(self) -> None:
-        inputs = self.hidden if self.kind == "key" else self.nodes
-        self._damped = inputs
-        if self.damping is not None:
-            self._damped = torch.cholesky_solve(inputs.T, self.damping.to(inputs)).T
-        self._nodes = self.nodes if self.reach is None else self.nodes / self.reach.to(self.nodes)
+        self._nodes, self._hidden = damped(self.nodes, self.of_nodes), damped(self.hidden, self.of_hidden)
 
     def kernel(self) -> Tensor:
-        """Inner products of the tokens' gradients under M^-1 [T, T]."""
-        if self.kind == "key":
-            return (self._nodes @ self.nodes.T) * (self._damped @ self.hidden.T)
-        return (self._damped @ self.nodes.T) * (self.hidden @ self.hidden.T)
+        """Inner products of the tokens' gradients under A^-1 and B^-1 [T, T]."""
+        return (self._nodes @ self.nodes.T) * (self._hidden @ self.hidden.T)
 
     def change(self, weights: Tensor) -> Tensor:
         """The change [k, D] that is these weights' [T] sum of the tokens' damped gradients."""
-        weights = weights.to(self.hidden)[:, None]
-        if self.kind == "key":
-            return (self._nodes * weights).T @ self._damped
-        return (self._damped * weights).T @ self.hidden
+        return (self._nodes * weights.to(self._nodes)[:, None]).T @ self._hidden
+
+
+def damped(x: Tensor, by: Tensor | None) -> Tensor:
+    """`x M^-1` [T, n], where `by` is M's Cholesky factor [n, n] or M's diagonal [n]."""
+    if by is None:
+        return x
+    return x / by.to(x) if by.ndim == 1 else torch.cholesky_solve(x.T, by.to(x)).T
 
 
 def least_change(writes: Sequence[Writes], rows: Tensor, wanted: Tensor, ridge: float) -> list[Tensor]:

@@ -161,23 +161,6 @@ def at_places(x: Tensor, at: Tensor) -> Tensor:
     return x.flatten(0, -2)[at.flatten().to(x.device)]
 
 
-def reach(key: FFNModule, value: FFNModule, usual: InputMoments) -> Tensor:
-    """How far a change of a layer's key nodes carries, against one of its value nodes that is as large [M].
-
-    A change of `k_j` passes the activation function and the gate, which multiply it by about `h_j / (k_j . x)`, and is
-    then multiplied by `v_j`: squared and in the mean over usual inputs, `E[h_j^2] |v_j|^2 / E[(k_j . x)^2]`; both sides
-    in units of their module's usual input, as in `damping`. Most nodes are near 1, a few in a thousand beyond 10: on
-    these, an edit of little size damages every text.
-    """
-    every = torch.arange(key.num_nodes)
-    moment = usual.of_nodes(key, every)
-    k, v = key.nodes(every).to(moment), value.nodes(every).to(moment)
-    before = ((k @ moment) * k).sum(1).clamp_min(1e-30) / usual.scale(key)
-    after = usual.usual_size(value).to(moment).square() * v.square().sum(1) / usual.scale(value).to(moment)
-    found = after / before
-    return found.clamp(min=0.01 * found.median())  # a node that is silent elsewhere is not free to take everything
-
-
 def damping(moment: Tensor, scale: Tensor, strength: float) -> Tensor:
     """The Cholesky factor of `M = I + strength * moment / scale`, lower triangular.
 

@@ -35,7 +35,8 @@ from .contrast import contrast_moments, contrasts
 from .demands import asked, lacks, leads, neutral, stated
 from .layers import in_layers
 from .least_change import Writes, least_change
-from .moments import InputMoments, at_places, damping, reach
+from .moments import InputMoments, at_places, damping
+from .outputs import in_units, onward
 from .places import alike, places
 from .relations import same_relation
 from .state import EditMemory
@@ -139,7 +140,7 @@ class PlusRectifier:
         self.slices = Slices(self.ffn)
         self.critical: dict[str, Tensor] = {}
         self.damping: dict[str, Tensor] = {}
-        self.reach: dict[str, Tensor] = {}
+        self.onward: dict[str, Tensor] = {}
 
     def margin(self, rows: Iterable[int]) -> Tensor:
         """The lead that each answer token of these rows must have [N]."""
@@ -242,8 +243,8 @@ class PlusRectifier:
         for m in self.ffn.modules:
             hidden, inner = seen.tokens[m.name]
             index = self.critical[m.name].to(inner.device)
-            far = self.reach[m.name][index.to(self.reach[m.name].device)] if m.name in self.reach else None
-            writes.append(Writes(m.kind, inner[:, index], hidden, self.damping.get(m.name), far))
+            sides = self.damping.get(m.name), self.onward.get(m.name)
+            writes.append(Writes(inner[:, index], hidden, *(sides if m.kind == "value" else reversed(sides))))
         found = least_change(writes, seen.rows, -OVERSHOOT * lacking.to(self.slices.weight), ridge)
         return torch.cat([c.to(self.slices.weight) for c in found])
 
@@ -252,25 +253,31 @@ class PlusRectifier:
     def choose(self, seen: Seen) -> None:
         """Choose the critical nodes, and learn what a change of them should not react to."""
         hp = self.hparams
-        if hp.null_space:
-            for key, value in zip(self.ffn.modules[::2], self.ffn.modules[1::2], strict=True):
-                self.reach[key.name] = reach(key, value, self.background)
+        outputs = (
+            in_units(self.ffn.modules, self.memory.background.outputs, self.background)
+            if hp.outputs and hp.null_space
+            else {}
+        )
         for m in self.ffn.modules:
             count = hp.num_critical_paths if m.kind == "key" else hp.value_nodes or m.num_nodes
+            if outputs:
+                self.onward[m.name] = onward(outputs[m.name], hp.outputs)
             scores = module_scores(m, *self.relative(m, *seen.tokens[m.name]), hp.score)
             self.critical[m.name] = choose_nodes({m.name: scores}, count, 0).critical[m.name].sort().values
             if hp.null_space:
                 self.damping[m.name] = self.damping_of(m)
+            if outputs and m.kind == "key":
+                self.onward[m.name] = self.onward[m.name][self.critical[m.name].to(self.onward[m.name].device)]
         self.slices.choose(NodeSets(self.critical, {name: torch.empty(0, dtype=torch.long) for name in self.critical}))
         self.slices.weight.requires_grad_(False)
 
     def relative(self, m: FFNModule, hidden: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
         """A node counts for what it does here against what it does elsewhere: an activation of a value module against
-        its usual size, a gradient of a key node's against how far the node carries."""
+        its usual size, a gradient of a key node's against what its activation is for further on."""
+        if m.kind == "key":
+            return hidden, inner / self.onward[m.name].to(inner).sqrt() if self.onward else inner
         if not self.hparams.null_space:
             return hidden, inner
-        if m.kind == "key":
-            return hidden, inner / self.reach[m.name].to(inner).sqrt()
         usual = self.background.usual_size(m).to(inner)
         return hidden, inner / (usual + 0.1 * usual.mean())
 

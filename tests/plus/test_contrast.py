@@ -116,7 +116,7 @@ def test_the_more_contrast_the_less_an_edit_does_there():
 
     def disturbed(contrast):
         model, tok = make_model("llama"), make_tokenizer()
-        hp = PaCKEPlusHyperParams(**{**WIDE, "contrast": contrast, "num_steps": 2})
+        hp = PaCKEPlusHyperParams(**{**WIDE, "contrast": contrast})
         run = plus(model, tok, hp, asked)
         assert bool(run.contrast) is (contrast > 0)
         patch = run.run().patch

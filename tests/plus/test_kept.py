@@ -11,7 +11,7 @@ from easyedit_packe.plus.background import Background
 from ..conftest import make_model, make_tokenizer
 from .common import ALL
 
-HP = PaCKEPlusHyperParams(**{**ALL, "elsewhere": 1.0})
+HP = PaCKEPlusHyperParams(**{**ALL, "elsewhere": 1.0, "outputs": 1.0})
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_it_is_that_of_the_very_weights(monkeypatch, own_cache):
     first = prepared(model)
     model.model.layers[1].mlp.up_proj.weight.data[3] += 1e-1
     assert not same(first, prepared(model))
-    assert len(list(own_cache.rglob("*.safetensors"))) == 6  # texts, usual inputs and those elsewhere, of both
+    assert len(list(own_cache.rglob("*.safetensors"))) == 8  # texts, usual inputs, outputs and elsewhere, of both
 
 
 def test_what_is_large_beside_the_model_is_not_written(monkeypatch, own_cache):

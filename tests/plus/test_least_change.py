@@ -12,14 +12,20 @@ def random_writes(seed=0, tokens=7):
     def normal(*shape):
         return torch.randn(*shape, generator=g, dtype=torch.float64)
 
-    writes = []
-    for kind, k, d in (("key", 3, 5), ("value", 4, 5)):
-        size = d if kind == "key" else k
+    def factor(size):
         x = normal(30, size)
-        damped = damping(x.T @ x / 30, torch.tensor(0.5, dtype=torch.float64), 4.0)
-        reach = normal(k).exp() if kind == "key" else None
-        writes.append(Writes(kind, normal(tokens, k), normal(tokens, d), damped, reach))
-    return writes
+        return damping(x.T @ x / 30, torch.tensor(0.5, dtype=torch.float64), 4.0)
+
+    key = Writes(normal(tokens, 3), normal(tokens, 5), normal(3).exp(), factor(5))
+    value = Writes(normal(tokens, 4), normal(tokens, 5), factor(4), factor(5))
+    plain = Writes(normal(tokens, 2), normal(tokens, 5), None, None)
+    return [key, value, plain]
+
+
+def whole(factor, size):
+    if factor is None:
+        return torch.eye(size, dtype=torch.float64)
+    return factor.diag() if factor.ndim == 1 else factor @ factor.T
 
 
 def test_the_least_change_by_dense_linear_algebra():
@@ -32,9 +38,7 @@ def test_the_least_change_by_dense_linear_algebra():
         per_token = w.nodes[:, :, None] * w.hidden[:, None, :]
         of_rows = torch.zeros(3, *per_token.shape[1:], dtype=torch.float64).index_add(0, rows, per_token)
         jacobian.append(of_rows.reshape(3, -1))
-        d = w.hidden.shape[1]
-        m = w.damping @ w.damping.T
-        form.append(torch.kron(w.reach.diag(), m) if w.kind == "key" else torch.kron(m, torch.eye(d).to(m)))
+        form.append(torch.kron(*(whole(f, x.shape[1]) for f, x in ((w.of_nodes, w.nodes), (w.of_hidden, w.hidden)))))
     jacobian, form = torch.cat(jacobian, 1), torch.block_diag(*form)
     inverse = torch.linalg.inv(form)
     dense = inverse @ jacobian.T @ torch.linalg.solve(jacobian @ inverse @ jacobian.T, wanted)

@@ -1,9 +1,9 @@
-"""Moments, damping and reach, by hand."""
+"""Moments and damping, by hand."""
 
 import torch
 
 from easyedit_packe.model.ffn import FFNMap
-from easyedit_packe.plus.moments import InputMoments, damping, reach
+from easyedit_packe.plus.moments import InputMoments, damping
 
 from ..conftest import make_model
 
@@ -56,42 +56,6 @@ def test_moments_of_key_and_value_inputs(architecture):
             found = moments.of_nodes(m, index)
             torch.testing.assert_close(found, x.T @ x / len(x), rtol=tolerance, atol=tolerance)
             torch.testing.assert_close(moments.usual_size(m), usual, rtol=tolerance, atol=tolerance)
-
-
-def test_the_reach_of_a_key_node_is_what_its_change_does_to_the_blocks_output():
-    """Exact for a gated block and a change along the node itself: the output then changes in proportion."""
-    model = make_model("llama").double()
-    ids = torch.randint(2, 12, (4, 6), generator=torch.Generator().manual_seed(0))
-    ffn, usual, share = FFNMap.of(model), InputMoments(), 0.1
-    key, value = ffn.modules[2:4]
-    outputs = []
-    handle = value.module.register_forward_hook(lambda _, __, y: outputs.append(y.detach()))
-    with torch.no_grad():
-        with usual.watching(ffn.modules, None):
-            model(input_ids=ids)
-        far = reach(key, value, usual)
-        for node in far.argmin(), far.argmax():
-            change = share * key.weight[node]
-            key.weight[node] += change
-            model(input_ids=ids)
-            key.weight[node] -= change
-            done = (outputs[-1] - outputs[0]).square().sum(-1).mean() / usual.scale(value)
-            moment = usual.of_nodes(key, torch.tensor([node])) / usual.scale(key)
-            torch.testing.assert_close(far[node] * change @ moment @ change, done, rtol=2e-2, atol=0)
-    handle.remove()
-
-
-def test_the_reach_of_dead_nodes_is_a_number():
-    model = make_model("llama")
-    ffn, usual = FFNMap.of(model), InputMoments()
-    key, value = ffn.modules[:2]
-    with torch.no_grad():
-        key.weight[:2], value.weight[:, 1:3] = 0, 0
-        with usual.watching(ffn.modules, None):
-            model(input_ids=torch.arange(2, 12)[None])
-    far = reach(key, value, usual)
-    assert torch.isfinite(far).all()
-    assert (far > 0).all()
 
 
 def test_one_node_that_fires_at_the_first_token_does_not_set_the_scale():

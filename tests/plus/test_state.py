@@ -197,7 +197,7 @@ def test_no_memory_at_all():
 
 def test_request_by_request_remembers_within_the_call():
     tok = make_tokenizer()
-    model, hp = make_model("llama"), PaCKEPlusHyperParams(**{**ALL, "trace": "request", "replay": 0})
+    model, hp = make_model("llama"), PaCKEPlusHyperParams(**{**ALL, "trace": "request", "replay": 0, "num_steps": 10})
     patch = compute_patch(model, tok, REQUESTS, hp)
     assert EditMemory.of(model).edits == []
     patch.apply(model)
