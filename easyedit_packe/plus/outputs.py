@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SAMPLED = 96
-"""Texts that are read: more change little."""
+"""Texts that are read: several times as many tokens as a small model's outputs have dimensions."""
 
 TOGETHER = 4
 """Texts in one pass, whose activations are held for the way back."""
