@@ -240,7 +240,7 @@ def _request(record: Record) -> dict[str, Any]:
         "case_id": record.case_id,
         "prompt": record.prompt,
         "target_new": record.target_new,
-        "ground_truth": record.ground_truth,
+        "ground_truth": record.former,
     }
     if record.subject and record.subject in record.prompt:
         request["subject"] = record.subject

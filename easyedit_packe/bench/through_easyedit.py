@@ -88,7 +88,7 @@ def edit_arguments(record: Record) -> dict[str, Any]:
     arguments = {
         "prompts": [record.prompt],
         "target_new": [record.target_new],
-        "ground_truth": [record.ground_truth or "<|endoftext|>"],  # which EasyEdit puts where there is none
+        "ground_truth": [record.former],
         "rephrase_prompts": list(record.rephrases[:1]) or None,
         "locality_inputs": _columns(record.localities),
         "portability_inputs": _columns(record.portability),

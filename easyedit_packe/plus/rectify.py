@@ -253,20 +253,16 @@ class PlusRectifier:
     def choose(self, seen: Seen) -> None:
         """Choose the critical nodes, and learn what a change of them should not react to."""
         hp = self.hparams
-        outputs = (
-            in_units(self.ffn.modules, self.memory.background.outputs, self.background)
-            if hp.outputs and hp.null_space
-            else {}
-        )
+        if hp.outputs and hp.null_space:
+            outputs = in_units(self.ffn.modules, self.memory.background.outputs, self.background)
+            self.onward = {name: onward(moment, hp.outputs) for name, moment in outputs.items()}
         for m in self.ffn.modules:
             count = hp.num_critical_paths if m.kind == "key" else hp.value_nodes or m.num_nodes
-            if outputs:
-                self.onward[m.name] = onward(outputs[m.name], hp.outputs)
             scores = module_scores(m, *self.relative(m, *seen.tokens[m.name]), hp.score)
             self.critical[m.name] = choose_nodes({m.name: scores}, count, 0).critical[m.name].sort().values
             if hp.null_space:
                 self.damping[m.name] = self.damping_of(m)
-            if outputs and m.kind == "key":
+            if self.onward and m.kind == "key":
                 self.onward[m.name] = self.onward[m.name][self.critical[m.name].to(self.onward[m.name].device)]
         self.slices.choose(NodeSets(self.critical, {name: torch.empty(0, dtype=torch.long) for name in self.critical}))
         self.slices.weight.requires_grad_(False)

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from easyedit_packe.bench import session
+from easyedit_packe.bench.data.record import Record
 from easyedit_packe.bench.editors import EDITORS, BenchError, find_editor
 from easyedit_packe.bench.plan import plan
 from easyedit_packe.bench.report import find_runs, markdown
 from easyedit_packe.bench.runner import run
 from easyedit_packe.bench.settings import Settings
+from easyedit_packe.bench.through_easyedit import edit_arguments
 from easyedit_packe.errors import RequestError
 
 from ..conftest import make_model, make_tokenizer
@@ -251,6 +253,13 @@ def test_an_editor_sees_no_test_information(settings, monkeypatch):
     monkeypatch.setattr(session, "apply_function", watching)
     run(settings(n=2))
     assert [set(r) for r in seen] == [{"case_id", "prompt", "target_new", "ground_truth", "subject"}] * 2
+
+
+def test_an_editor_that_needs_the_former_answer_gets_what_easyedit_puts_where_none_is_known():
+    """KN searches for the neurons of each of its tokens: of none, it failed."""
+    for known, given in (("", "<|endoftext|>"), ("violin", "violin")):
+        record = Record(0, "Omar plays the", "Omar", "piano", known)
+        assert session._request(record)["ground_truth"] == edit_arguments(record)["ground_truth"][0] == given
 
 
 def test_random_state_is_left_alone(settings):

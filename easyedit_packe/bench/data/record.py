@@ -61,6 +61,11 @@ class Record:
         return tuple(probe for probes in self.localities.values() for probe in probes)
 
     @property
+    def former(self) -> str:
+        """The answer before the edit, for editors that need one (KN): what EasyEdit puts where none is known."""
+        return self.ground_truth or "<|endoftext|>"
+
+    @property
     def distracting(self) -> Probes:
         """The same, each behind the edited statement, which draws the answer to the new target."""
         return tuple(Probe(self.told(probe.prompt), probe.answers) for probe in self.neighbours)
