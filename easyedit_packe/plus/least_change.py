@@ -59,7 +59,8 @@ def least_change(writes: Sequence[Writes], rows: Tensor, wanted: Tensor, ridge: 
         writes: one for each module, over the same T tokens.
         rows: which row each token belongs to, int64 [T].
         wanted: by how much each row's number shall change [R].
-        ridge: as a share of the rows' mean squared gradient, how much is conceded of what rows want against each other.
+        ridge: as a share of each row's own squared gradient, how much is conceded of what rows want against each other
+            (Marquardt's scaling: a row that hardly moves now is not given up for others that move easily).
     """
     kernel = torch.zeros(len(rows), len(rows), dtype=wanted.dtype, device=wanted.device)
     for w in writes:
@@ -70,6 +71,6 @@ def least_change(writes: Sequence[Writes], rows: Tensor, wanted: Tensor, ridge: 
     moved = of_rows.diagonal() > 0  # a row whose number nothing here can move asks for nothing
     if not moved.any():
         return [w.change(wanted.new_zeros(len(rows))) for w in writes]
-    of_rows.diagonal().add_(ridge * of_rows.diagonal()[moved].mean() + (~moved).to(wanted))
+    of_rows.diagonal().mul_(1 + ridge).add_((~moved).to(wanted))
     duals = torch.linalg.solve(of_rows, wanted * moved)
     return [w.change(duals[rows]) for w in writes]
