@@ -35,6 +35,7 @@ OFF: dict[str, dict[str, Any]] = {
     "contrast": {"contrast": 0.0},
     "elsewhere": {"elsewhere": 0.0},
     "null_space": {"null_space": 0.0},
+    "outputs": {"outputs": 0.0},
     "memory": {"memory_size": 0, "replay": 0},
     "replay": {"replay": 0},
 }

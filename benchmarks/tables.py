@@ -5,11 +5,11 @@
 
 A study is an archive of rows, `benchmarks/results/STUDY.jsonl.zst` (`packe pack FOLDER FILE` makes one). Its tables are
 `benchmarks/results/STUDY/report.md`, `.csv` and `.tex`, the same that `packe report` writes. Studies so far:
-smollm2-135m (20 records of the paper's sample, all editors), plus (100 records, PaCKE and PaCKE+), ablation (PaCKE+'s
-options), costs (what an edit costs, dev records), single50 (50 records, singly, by every metric), sweeps (PaCKE along
-two hyper-parameters, dev records, and scores of nodes).
-Figures of speed are in `benchmarks/results/speed/*.json`, those of the lm-evaluation-harness in
-`benchmarks/results/lm_eval/*.json`, those of half precision in `benchmarks/results/precision/*.json`.
+smollm2-135m (20 records of the paper's sample, version 0.1.0), costs (what an edit costs, dev records, version 0.1.0),
+single50 (50 records, singly and some editors in a row, by every metric), sweeps (PaCKE along two hyper-parameters, dev
+records, and scores of nodes).
+Figures of speed are in `benchmarks/results/speed/*.json`; lm_eval/, precision/ and collisions/ beside it hold those of
+the lm-evaluation-harness, of half precision and of facts that share a path.
 
 Quotes in Markdown stand between HTML comments, which no reader sees. Write anything between the two comments, or
 nothing: the next `make tables` fills it in, and tests/docs/test_quotes.py fails where it is not what the rows say.
@@ -17,11 +17,11 @@ Comments show in code blocks, so quote nothing there.
 
 One figure:
 
-    by <!-- = plus; zsre; single; PaCKE+; score -->93.1<!-- /= --> percent
-    <!-- = plus; zsre; single; PaCKE+; score; ± -->93.1 ± 1.1<!-- /= -->
+    by <!-- = single50; zsre; single; PaCKE; score -->92.9<!-- /= --> percent
+    <!-- = single50; zsre; single; PaCKE; score; ± -->92.9 ± 1.1<!-- /= -->
     <!-- = costs; zsre; single; seconds; PaCKE+ / ROME -->0.54<!-- /= --> of ROME's time
-    <!-- = plus; zsre; single; score; PaCKE+ - PaCKE; ± -->1.3 ± 1.1<!-- /= -->, a
-    <!-- = plus; zsre; single; score; PaCKE+ - PaCKE; verdict -->tie<!-- /= -->
+    <!-- = single50; zsre; single; score; PaCKE+ - PaCKE; ± -->1.3 ± 1.1<!-- /= -->, a
+    <!-- = single50; zsre; single; score; PaCKE+ - PaCKE; verdict -->tie<!-- /= -->
     <!-- = speed/smollm2-135m-cpu.json; peak_extra_bytes / 1e6; .0f -->34<!-- /= --> MB
 
 First the source: a study, or a JSON file. Of a study, then, in any order and separated by semicolons:
@@ -30,7 +30,7 @@ First the source: a study, or a JSON file. Of a study, then, in any order and se
 - protocol: single, batch, consecutive, epochs; or a whole setting, "consecutive, 20 edits"
 - editor: as the tables name it, "Original model" included; "A - B" is a difference, "A / B" a ratio. The error of a
   difference is that of the paired differences, record by record
-- family of metrics: easyedit (where none is named), rome, generation, subject
+- family of metrics: easyedit (where none is named), rome, subject, free, distracting, portability, generation (0.1.0)
 - column: H; kept, drawn (of the family subject); efficacy, generality, locality, score (percent, means over the records
   that all editors of the table share), n (records); seconds (an edit), peak MB, peak GB, weights (changed), perplexity
   (over the unedited model's), refused
@@ -45,8 +45,8 @@ goes deeper), "A / B" (keys, or a number), and a format.
 A table, whose rows are all combinations that the study has and whose columns are terms as above (a title may stand
 before them); `bold` marks the best editor in each column for the same data and setting:
 
-    <!-- table: plus; easyedit
-    rows: data=zsre,counterfact; setting=single,batch,consecutive; editor=PaCKE,PaCKE+
+    <!-- table: smollm2-135m; easyedit
+    rows: data=zsre,counterfact; setting=single,batch,consecutive; editor=PaCKE,FT-C
     columns: efficacy | generality | locality | score; ± | perplexity ratio = perplexity; .2f
     bold: yes
     -->

@@ -35,7 +35,7 @@ class Settings:
     """single: each edit is rolled back. batch: `batch_size` edits in one call, then rolled back. consecutive: one
     after another, never rolled back, measured after the last. epochs: all edits in one call, in many passes."""
     editor: str = "PaCKE"
-    """A row of the tables."""
+    """A row of the tables; all; or SimIE- before another's name."""
     n: int = 20
     """Records, from `start` on."""
     start: int = 0

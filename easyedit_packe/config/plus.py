@@ -58,7 +58,7 @@ class PaCKEPlusHyperParams(HyperParams):
     """Ask for the target after this many other orders of the prompt's own words, too: at most six."""
     relations: Count = 2
     """Ask for the target after this many texts that state the same relation of the subject in the package's own words,
-    too; the model itself finds them among `contexts.RELATIONS`, and none may be among them."""
+    too; the model itself finds them among `contexts.RELATIONS`, where there are any."""
     likeness: Share = 0.8
     """How much alike the model has to go on after a text and after the prompt, for both to state the same relation
     (Bhattacharyya's coefficient of the next token's distributions). No such text is held against the edit below."""
@@ -78,7 +78,8 @@ class PaCKEPlusHyperParams(HyperParams):
     contrast_names: Count = 24
     """Other subjects there: invented names, at most 32."""
     contrast_relations: Count = 26
-    """Other relations there, out of 26 and the neutral contexts that are not asked for the target."""
+    """Other relations there, of the package's own without those that state the request's, and of the neutral contexts
+    without those that are asked for the target."""
     elsewhere: Weight = 50.0
     """Weight of what it does to other subjects in other relations, the same for every edit: one hardly reaches them,
     many in a row would wear them away."""
