@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..errors import ModelError
 from ..model.config import max_tokens
 from ..model.ffn import FFNMap, FFNModule, slice_dtype
 from ..model.hooks import OutputHook, ends_with, output_hooks
@@ -165,6 +166,9 @@ def damping(moment: Tensor, scale: Tensor, strength: float) -> Tensor:
     """The Cholesky factor of `M = I + strength * moment / scale`, lower triangular.
 
     M^-1 is nearly 1 on directions that the inputs leave free, nearly 0 on others.
+
+    Raises:
+        ModelError: the moment is not one in double precision, because inputs overflow.
     """
 
     def m(moment: Tensor) -> Tensor:
@@ -172,5 +176,10 @@ def damping(moment: Tensor, scale: Tensor, strength: float) -> Tensor:
 
     factor, failed = torch.linalg.cholesky_ex(m(moment))
     if failed:  # after very many edits, or with strong outliers, single precision loses the identity in the sum
-        factor = torch.linalg.cholesky(m(moment.double())).to(moment)
-    return factor
+        factor, failed = torch.linalg.cholesky_ex(m(moment.double()))
+    if failed:
+        raise ModelError(
+            "expected activations that can be told apart, got some so large that nothing else counts: an edit before "
+            "this one has broken the model. Revert it, and edit with a larger `ridge`, or in float32."
+        )
+    return factor.to(moment)

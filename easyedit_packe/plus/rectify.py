@@ -238,14 +238,13 @@ class PlusRectifier:
     def change(self, seen: Seen, ridge: float) -> Tensor:
         """The least change of all nodes [N, D] by which, to first order, no row lacks anything
         and rows that lack nothing stay as they are."""
-        lacking = self.lacking(seen)
-        writes = []
+        writes, wanted = [], -OVERSHOOT * self.lacking(seen).to(self.slices.weight)
         for m in self.ffn.modules:
             hidden, inner = seen.tokens[m.name]
             index = self.critical[m.name].to(inner.device)
             sides = self.damping.get(m.name), self.onward.get(m.name)
             writes.append(Writes(inner[:, index], hidden, *(sides if m.kind == "value" else reversed(sides))))
-        found = least_change(writes, seen.rows, -OVERSHOOT * lacking.to(self.slices.weight), ridge)
+        found = least_change(writes, seen.rows, wanted, ridge, self.hparams.ridge_scale == "own")
         return torch.cat([c.to(self.slices.weight) for c in found])
 
     # Where

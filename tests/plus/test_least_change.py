@@ -56,12 +56,12 @@ def test_a_row_that_nothing_can_move_asks_for_nothing():
         torch.testing.assert_close(a, b)
 
 
-def test_a_row_that_hardly_moves_is_not_given_up_for_others():
+def test_by_its_own_scale_a_row_that_hardly_moves_is_not_given_up_for_others():
     """The change does not depend on the units of a row's number: the ridge is relative to each row's own gradient."""
     writes, rows = random_writes(), torch.tensor([0, 0, 1, 1, 1, 2, 2])
     wanted = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     unit = torch.tensor([1.0, 1e-3, 1.0], dtype=torch.float64)
     scaled = [Writes(w.nodes * unit[rows][:, None], w.hidden, w.of_nodes, w.of_hidden) for w in writes]
-    found = least_change(scaled, rows, wanted * unit, 0.3)
-    for a, b in zip(found, least_change(writes, rows, wanted, 0.3), strict=True):
+    found = least_change(scaled, rows, wanted * unit, 0.3, own=True)
+    for a, b in zip(found, least_change(writes, rows, wanted, 0.3, own=True), strict=True):
         torch.testing.assert_close(a, b)
