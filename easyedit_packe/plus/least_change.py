@@ -71,12 +71,14 @@ def least_change(
     rows = rows.to(wanted.device)
     of_rows = wanted.new_zeros(len(wanted), len(wanted))
     of_rows.index_add_(0, rows, kernel.new_zeros(len(rows), len(wanted)).index_add_(1, rows, kernel))
-    moved = of_rows.diagonal() > 0  # a row whose number nothing here can move asks for nothing
+    squares = of_rows.diagonal()  # a view: what is done to it is done to the matrix
+    moved = squares > 0  # a row whose number nothing here can move asks for nothing
     if not moved.any():
         return [w.change(wanted.new_zeros(len(rows))) for w in writes]
     if own:
-        of_rows.diagonal().mul_(1 + ridge).add_((~moved).to(wanted))
+        squares.mul_(1 + ridge)
     else:
-        of_rows.diagonal().add_(ridge * of_rows.diagonal()[moved].mean() + (~moved).to(wanted))
+        squares.add_(ridge * squares[moved].mean())
+    squares.add_((~moved).to(wanted))
     duals = torch.linalg.solve(of_rows, wanted * moved)
     return [w.change(duals[rows]) for w in writes]
