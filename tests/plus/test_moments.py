@@ -1,7 +1,9 @@
 """Moments and damping, by hand."""
 
+import pytest
 import torch
 
+from easyedit_packe.errors import ModelError
 from easyedit_packe.model.ffn import FFNMap
 from easyedit_packe.plus.moments import InputMoments, damping
 
@@ -31,6 +33,13 @@ def test_damping_survives_single_precision():
     """A direction so much stronger than the identity that their sum loses it."""
     factor = damping(1e8 * torch.ones(3, 3), torch.tensor(1.0), 1.0)
     torch.testing.assert_close(factor[-1, -1], torch.tensor(1.5**0.5))  # 1 + 1e8 * (1 - 2e8 / (2e8 + 1))
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), -1.0])
+def test_what_is_no_moment_is_refused_with_the_remedy(broken):
+    """As of a model whose activations an earlier edit made overflow."""
+    with pytest.raises(ModelError, match=r"an edit before this one has broken the model\. Revert it"):
+        damping(broken * torch.eye(3), torch.tensor(1.0), 2.0)
 
 
 def test_moments_of_key_and_value_inputs(architecture):
