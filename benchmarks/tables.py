@@ -18,9 +18,9 @@ Comments show in code blocks, so quote nothing there.
 One figure:
 
     by <!-- = single50; zsre; single; PaCKE; score -->92.9<!-- /= --> percent
-    <!-- = single50; zsre; single; PaCKE; score; ± -->92.9 ± 1.1<!-- /= -->
+    <!-- = single50; zsre; single; PaCKE; score; ± -->92.9 ± 1.3<!-- /= -->
     <!-- = costs; zsre; single; seconds; PaCKE+ / ROME -->0.54<!-- /= --> of ROME's time
-    <!-- = single50; zsre; single; score; PaCKE+ - PaCKE; ± -->1.3 ± 1.1<!-- /= -->, a
+    <!-- = single50; zsre; single; score; PaCKE+ - PaCKE; ± -->1.6 ± 1.4<!-- /= -->, a
     <!-- = single50; zsre; single; score; PaCKE+ - PaCKE; verdict -->tie<!-- /= -->
     <!-- = speed/smollm2-135m-cpu.json; peak_extra_bytes / 1e6; .0f -->34<!-- /= --> MB
 
