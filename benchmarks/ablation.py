@@ -36,7 +36,6 @@ OFF: dict[str, dict[str, Any]] = {
     "elsewhere": {"elsewhere": 0.0},
     "null_space": {"null_space": 0.0},
     "outputs": {"outputs": 0.0},
-    "ridge_scale": {"ridge_scale": "mean"},
     "memory": {"memory_size": 0, "replay": 0},
     "replay": {"replay": 0},
 }

@@ -39,10 +39,7 @@ class PaCKEPlusHyperParams(HyperParams):
     margin: Weight = 2.0
     """Log-odds that each target token must have: 0 is half of all probability. Pushing further costs the neighbours."""
     ridge: Weight = 0.3
-    """Damping of a step, as a share of the texts' squared gradients: what is conceded where texts disagree."""
-    ridge_scale: Literal["mean", "own"] = "mean"
-    """Of their mean, or of each text's own. By the mean, texts that hardly move are given up for others, so that an
-    edit may not hold; each by its own takes fewer steps and holds more, and went astray in models of random weights."""
+    """Damping of a step, as a share of each text's squared gradient: what is conceded where texts disagree."""
     micro_batch_size: Count = 16
     """Most texts in one forward pass; 0 sets no limit. Less memory, the same result."""
     seed: Count = 42

@@ -52,18 +52,15 @@ def damped(x: Tensor, by: Tensor | None) -> Tensor:
     return x / by.to(x) if by.ndim == 1 else torch.cholesky_solve(x.T, by.to(x)).T
 
 
-def least_change(
-    writes: Sequence[Writes], rows: Tensor, wanted: Tensor, ridge: float, own: bool = False
-) -> list[Tensor]:
+def least_change(writes: Sequence[Writes], rows: Tensor, wanted: Tensor, ridge: float) -> list[Tensor]:
     """The change [k, D] of each module's nodes.
 
     Args:
         writes: one for each module, over the same T tokens.
         rows: which row each token belongs to, int64 [T].
         wanted: by how much each row's number shall change [R].
-        ridge: as a share of the rows' mean squared gradient, how much is conceded of what rows want against each other.
-        own: of each row's own squared gradient instead (Marquardt's scaling): a row that hardly moves by now is not
-            given up for others that move easily, and may ask for much.
+        ridge: how much is conceded of what rows want against each other, as a share of each row's own squared gradient
+            (Marquardt's scaling): a row that hardly moves by now is not given up for others that move easily.
     """
     kernel = torch.zeros(len(rows), len(rows), dtype=wanted.dtype, device=wanted.device)
     for w in writes:
@@ -75,10 +72,6 @@ def least_change(
     moved = squares > 0  # a row whose number nothing here can move asks for nothing
     if not moved.any():
         return [w.change(wanted.new_zeros(len(rows))) for w in writes]
-    if own:
-        squares.mul_(1 + ridge)
-    else:
-        squares.add_(ridge * squares[moved].mean())
-    squares.add_((~moved).to(wanted))
+    squares.mul_(1 + ridge).add_((~moved).to(wanted))
     duals = torch.linalg.solve(of_rows, wanted * moved)
     return [w.change(duals[rows]) for w in writes]

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,7 +28,7 @@ from ..model.forward import answer_logits
 from ..model.hooks import frozen
 from ..packe.rectify import Rectification
 from ..packe.slices import Slices
-from ..packe.tracing import NodeSets, choose_nodes, factors, module_scores, watch_outputs
+from ..packe.tracing import NodeSets, choose_nodes, module_scores, watch_outputs
 from ..requests import EditRequest, collate, encode, with_end
 from .contrast import contrast_moments, contrasts
 from .demands import asked, lacks, leads, neutral, stated
@@ -39,6 +38,7 @@ from .moments import InputMoments, at_places, damping
 from .outputs import in_units, onward
 from .places import alike, places
 from .relations import same_relation
+from .seen import Seen, gradients_at
 from .state import EditMemory
 
 if TYPE_CHECKING:
@@ -50,37 +50,14 @@ OVERSHOOT = 1.5
 RIDGE_FACTOR = 10.0
 """By how much `ridge` grows after a step that made things worse, and shrinks back after one that did not."""
 
+REACH = 0.25
+"""Norm of a step, at most, as a share of that of the matrices it may change: further, first order says nothing."""
+
 STALLED = 0.2
 """A step that provides less than this share of what neutral contexts lack is the last one."""
 
 HELD = 4
 """Pieces of a pass whose activations are held until it is known whether a change follows; of more, none are."""
-
-
-@dataclass
-class Seen:
-    """One forward pass over all rows, and a backward pass where a change follows.
-
-    Attributes:
-        lead: log-odds of every answer token [N], row after row.
-        rows: the row of each token that the edit may write at [T].
-        modules: that may change.
-        inputs: of each at these tokens, [T, D] or [T, M].
-        backward: for each piece of the rows, what gives the gradients of the modules' outputs at its tokens.
-    """
-
-    lead: Tensor
-    rows: Tensor
-    modules: Sequence[FFNModule]
-    inputs: list[Tensor]
-    backward: list[Callable[[], list[Tensor]]]
-
-    @cached_property
-    def tokens(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """By module, (hidden [T, D], inner [T, M]): its gradient is `hidden^T inner`."""
-        gradients = [torch.cat(parts) for parts in zip(*(run() for run in self.backward), strict=True)]
-        self.backward = []  # and their activations
-        return {m.name: factors(m, x, g) for m, x, g in zip(self.modules, self.inputs, gradients, strict=True)}
 
 
 def rectify_plus(
@@ -244,8 +221,8 @@ class PlusRectifier:
             index = self.critical[m.name].to(inner.device)
             sides = self.damping.get(m.name), self.onward.get(m.name)
             writes.append(Writes(inner[:, index], hidden, *(sides if m.kind == "value" else reversed(sides))))
-        found = least_change(writes, seen.rows, wanted, ridge, self.hparams.ridge_scale == "own")
-        return torch.cat([c.to(self.slices.weight) for c in found])
+        found = torch.cat([c.to(self.slices.weight) for c in least_change(writes, seen.rows, wanted, ridge)])
+        return found * min(1.0, (self.reach / found.norm()).item())
 
     # Where
 
@@ -265,6 +242,8 @@ class PlusRectifier:
                 self.onward[m.name] = self.onward[m.name][self.critical[m.name].to(self.onward[m.name].device)]
         self.slices.choose(NodeSets(self.critical, {name: torch.empty(0, dtype=torch.long) for name in self.critical}))
         self.slices.weight.requires_grad_(False)
+        squares = [m.weight.float().square().sum().to(self.device) for m in self.ffn.modules]
+        self.reach = REACH * torch.stack(squares).sum().sqrt()
 
     def relative(self, m: FFNModule, hidden: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
         """A node counts for what it does here against what it does elsewhere: an activation of a value module against
@@ -291,8 +270,3 @@ class PlusRectifier:
         for m, x in zip(self.ffn.modules, seen.inputs, strict=True):
             moments.add(m, x[own.to(x.device)].to(slice_dtype(x.dtype)))
         return moments
-
-
-def gradients_at(of: Tensor, outputs: Sequence[Tensor], at: Tensor) -> list[Tensor]:
-    """Gradients of a number by some modules' outputs, at the places [B, T] that are true."""
-    return [at_places(g, at) for g in torch.autograd.grad(of, outputs)]

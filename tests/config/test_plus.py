@@ -29,11 +29,10 @@ def test_each_model_of_packe_plus_has_a_file_of_packe():
 
 
 def test_defaults_are_those_of_the_default_model():
-    """In all layers, and all value nodes, which another model has another number of, and by steps that were tried there
-    alone."""
+    """In all layers, and all value nodes, which another model has another number of."""
     shipped, default = PaCKEPlusHyperParams.from_hparams("smollm2-135m"), PaCKEPlusHyperParams()
     differ = {f.name for f in dataclasses.fields(default) if getattr(default, f.name) != getattr(shipped, f.name)}
-    assert differ == {"model_name", "layers", "value_nodes", "ridge_scale"}
+    assert differ == {"model_name", "layers", "value_nodes"}
 
 
 def fields_of(cls):

@@ -62,6 +62,6 @@ def test_by_its_own_scale_a_row_that_hardly_moves_is_not_given_up_for_others():
     wanted = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     unit = torch.tensor([1.0, 1e-3, 1.0], dtype=torch.float64)
     scaled = [Writes(w.nodes * unit[rows][:, None], w.hidden, w.of_nodes, w.of_hidden) for w in writes]
-    found = least_change(scaled, rows, wanted * unit, 0.3, own=True)
-    for a, b in zip(found, least_change(writes, rows, wanted, 0.3, own=True), strict=True):
+    found = least_change(scaled, rows, wanted * unit, 0.3)
+    for a, b in zip(found, least_change(writes, rows, wanted, 0.3), strict=True):
         torch.testing.assert_close(a, b)

@@ -44,3 +44,19 @@ def test_an_overshoot_is_taken_back_and_the_edit_is_saved(architecture, dtype, w
     loaded.apply(model)
     after = lacks(plus(model, tok, hp).look().lead, 1.0).sum()
     assert after < before if which != "all" else after == before
+
+
+def test_a_step_goes_no_further_than_a_quarter_of_what_it_changes(monkeypatch):
+    """A text that hardly moves asks for far more than first order can tell of: the direction stays, not the length."""
+    model, tok = make_model("llama"), make_tokenizer()
+    rectifier = plus(model, tok, PaCKEPlusHyperParams(**ALL))
+    seen = rectifier.look()
+    rectifier.choose(seen)
+    weights = torch.cat([m.weight.flatten() for m in rectifier.ffn.modules])
+    lacking, steps = rectifier.lacking(seen), []
+    for much in (0.01, 0.02, 1e6):
+        monkeypatch.setattr(rectifier, "lacking", lambda _, much=much: much * lacking)
+        steps.append(rectifier.change(seen, 0.05))
+    torch.testing.assert_close(steps[1], 2 * steps[0])
+    torch.testing.assert_close(steps[2].norm(), 0.25 * weights.norm())
+    torch.testing.assert_close(steps[2] / steps[2].norm(), steps[0] / steps[0].norm())
