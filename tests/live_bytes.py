@@ -8,10 +8,15 @@ from torch.utils._pytree import tree_leaves
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Counts the storage of every tensor that an operation returns, until it is freed."""
+    """Counts the storage of every tensor that an operation returns, until it is freed.
 
-    def __init__(self) -> None:
+    Args:
+        device: count what lies there alone; everywhere without one.
+    """
+
+    def __init__(self, device: str | None) -> None:
         super().__init__()
+        self.device = device
         self.live: dict[int, int] = {}
         self.held = self.peak = 0
 
@@ -23,7 +28,7 @@ class _LiveBytes(TorchDispatchMode):
                 self.see(t.untyped_storage(), new=False)  # e.g. a weight: it was there before
         out = func(*args, **(kwargs or {}))
         for t in tree_leaves(out):
-            if isinstance(t, torch.Tensor):
+            if isinstance(t, torch.Tensor) and self.device in (None, t.device.type):
                 self.see(t.untyped_storage())
         return out
 
@@ -40,8 +45,8 @@ class _LiveBytes(TorchDispatchMode):
         self.held -= self.live.pop(key, 0)
 
 
-def peak_bytes(run) -> int:
+def peak_bytes(run, device: str | None = None) -> int:
     """Most bytes that tensors made during `run` held at a time."""
-    with _LiveBytes() as counter:
+    with _LiveBytes(device) as counter:
         run()
     return counter.peak

@@ -32,7 +32,7 @@ TOGETHER = 32
 
 
 class Background:
-    """Of one model; made the first time it is asked for, and shared by copies of the model.
+    """Of one model; made the first time it is asked for, and shared by copies of the model. It lies in main memory.
 
     Attributes:
         texts: token ids [TEXTS, TEXT_TOKENS], empty until they are asked for.
@@ -68,8 +68,7 @@ class Background:
                 return made.tensors()
 
             moments = InputMoments()
-            found = kept.get(kind, [names, *settings], make)
-            moments.load(found, {m.name: m.weight.device for m in ffn.modules})
+            moments.load(kept.get(kind, [names, *settings], make))
             return moments
 
         if not all(name in self.moments.counts for name in names):
@@ -78,9 +77,8 @@ class Background:
             self.moments = measured("usual", [lines, own], partial(self._count_usual, model, tok, ffn, lines))
         if hparams.outputs and not all(name in self.outputs for name in names):
             self.prepare_texts(model, tok, hparams.seed, kept)
-            own, device = digest_of([("texts", self.texts)]), {m.name: m.weight.device for m in ffn.modules}
-            found = kept.get("outputs", [names, own], partial(output_moments, model, ffn, self.texts))
-            self.outputs = {name: t.to(device[name]) for name, t in found.items()}
+            own = digest_of([("texts", self.texts)])
+            self.outputs = kept.get("outputs", [names, own], partial(output_moments, model, ffn, self.texts))
         if hparams.elsewhere and not all(name in self.elsewhere.counts for name in names):
             about, at = elsewhere(hparams.orders), hparams.write_at
             self.elsewhere = measured(
@@ -106,13 +104,12 @@ class Background:
         return found | {f"outputs|{k}": t for k, t in self.outputs.items()}
 
     @classmethod
-    def load(cls, tensors: Mapping[str, Tensor], devices: Mapping[str, torch.device]) -> Background:
-        """What `tensors` gave, each module's on its own device."""
+    def load(cls, tensors: Mapping[str, Tensor]) -> Background:
+        """What `tensors` gave."""
         background = cls()
         background.texts = tensors["texts"]
         for kind, moments in (("background|", background.moments), ("elsewhere|", background.elsewhere)):
             own = {k.removeprefix(kind): t for k, t in tensors.items() if k.startswith(kind)}
-            moments.load(own, devices)
-        own = {k.removeprefix("outputs|"): t for k, t in tensors.items() if k.startswith("outputs|")}
-        background.outputs = {name: t.to(devices[name]) for name, t in own.items()}
+            moments.load(own)
+        background.outputs = {k.removeprefix("outputs|"): t for k, t in tensors.items() if k.startswith("outputs|")}
         return background

@@ -70,11 +70,11 @@ class Edit:
         return texts | _written(self.requests, self.marks, self.inputs)
 
     @classmethod
-    def load(cls, tensors: Mapping[str, Tensor], devices: Mapping[str, torch.device]) -> Edit:
-        """What `tensors` gave, each module's inputs on its own device."""
+    def load(cls, tensors: Mapping[str, Tensor]) -> Edit:
+        """What `tensors` gave."""
         parts = _by_kind(tensors)
         name, subjects = _as_text(parts["text"]["name"]), _subjects(parts["text"]["subjects"])
-        return cls(name, *_read(parts, InputMoments(sparse=True), devices), subjects)
+        return cls(name, *_read(parts, InputMoments(sparse=True)), subjects)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Past:
         inputs = self.inputs.copied()
         for m in modules:
             if m.name in edit.inputs.counts:
-                inputs.accumulate(m, edit.inputs.of_nodes(m, torch.arange(m.num_nodes)))
+                inputs.accumulate(m, edit.inputs)
         return Past(edit.marks | marks, inputs, (*self.requests, *((edit.subjects, e) for e in edit.requests)))
 
     def tensors(self) -> dict[str, Tensor]:
@@ -106,10 +106,10 @@ class Past:
         return texts | _written([e for _, e in self.requests], self.marks, self.inputs)
 
     @classmethod
-    def load(cls, tensors: Mapping[str, Tensor], devices: Mapping[str, torch.device]) -> Past:
-        """What `tensors` gave, each module's inputs on its own device; without any, nothing is past."""
+    def load(cls, tensors: Mapping[str, Tensor]) -> Past:
+        """What `tensors` gave; without any, nothing is past."""
         parts = _by_kind(tensors)
-        requests, marks, inputs = _read(parts, InputMoments(), devices)
+        requests, marks, inputs = _read(parts, InputMoments())
         return cls(marks, inputs, tuple((_subjects(parts["text"][str(j)]), e) for j, e in enumerate(requests)))
 
 
@@ -155,14 +155,14 @@ def _by_kind(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def _read(
-    parts: Mapping[str, dict[str, Tensor]], inputs: InputMoments, devices: Mapping[str, torch.device]
+    parts: Mapping[str, dict[str, Tensor]], inputs: InputMoments
 ) -> tuple[list[Encoded], dict[str, Mark], InputMoments]:
     requests = []
     for j, ids in sorted(parts["ids"].items(), key=lambda item: int(item[0])):
         start, *subject = parts["places"][j].tolist()
         requests.append(Encoded(ids, start, (subject[0], subject[1]) if subject else None))
     marks = {n: Mark(int(parts["axis"][n]), index, parts["checksums"][n]) for n, index in parts["index"].items()}
-    inputs.load(parts["inputs"], devices)
+    inputs.load(parts["inputs"])
     return requests, marks, inputs
 
 

@@ -30,6 +30,9 @@ class InputMoments:
     The whole moment is summed: [D, D] for a key module, [M, M] for a value module. Where M is so large that the inputs
     themselves are smaller, these are kept, in bfloat16, and the moments of the chosen nodes are taken from them.
 
+    All that is kept lies in main memory, wherever the model is: of a large model it is half as large as the model
+    itself. `of_nodes`, which one edit needs, is computed on the module's device.
+
     Args:
         sparse: keep the inputs of all modules: smaller than their moments for a few tokens.
     """
@@ -39,7 +42,7 @@ class InputMoments:
         self.sums: dict[str, Tensor] = {}
         self.rows: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
-        self._last: dict[str, tuple[Tensor, Tensor]] = {}
+        self._whole: dict[str, Tensor] = {}
         self._sizes: dict[str, Tensor] = {}
 
     def __bool__(self) -> bool:
@@ -48,13 +51,13 @@ class InputMoments:
     def add(self, m: FFNModule, x: Tensor) -> None:
         """Count inputs [T, in] of a module."""
         if not self.sparse and x.shape[1] <= DENSE:
-            moment = x.T @ x
+            moment = (x.T @ x).cpu()
             self.sums[m.name] = self.sums[m.name] + moment if m.name in self.sums else moment
         else:
-            x = x.to(torch.bfloat16)
+            x = x.to(torch.bfloat16).cpu()
             self.rows[m.name] = torch.cat([self.rows[m.name], x]) if m.name in self.rows else x
         self.counts[m.name] = self.counts.get(m.name, 0) + len(x)
-        self._last.pop(m.name, None)
+        self._whole.pop(m.name, None)
         self._sizes.pop(m.name, None)
 
     def copied(self) -> InputMoments:
@@ -63,8 +66,10 @@ class InputMoments:
         other.sums, other.rows, other.counts = dict(self.sums), dict(self.rows), dict(self.counts)
         return other
 
-    def accumulate(self, m: FFNModule, moment: Tensor) -> None:
-        """Count the whole moment of some inputs as one more term of a plain sum, not of a mean."""
+    def accumulate(self, m: FFNModule, few: InputMoments) -> None:
+        """Count the whole moment of the few inputs of another one, kept as they are, as one more term of a plain sum,
+        not of a mean."""
+        moment = second_moment(few.rows[m.name])
         self.sums[m.name] = self.sums[m.name] + moment if m.name in self.sums else moment
         self.counts[m.name] = 1
         self._sizes.pop(m.name, None)
@@ -75,33 +80,26 @@ class InputMoments:
         found = {f"{kind}|{name}": t for kind, tensors in kinds.items() for name, t in tensors.items()}
         return found | {f"counts|{name}": torch.tensor(n) for name, n in self.counts.items()}
 
-    def load(self, tensors: Mapping[str, Tensor], devices: Mapping[str, torch.device]) -> None:
-        """Take over what `tensors` gave, each module's on its own device."""
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
         for key, t in tensors.items():
             kind, name = key.split("|")
-            getattr(self, kind)[name] = int(t) if kind == "counts" else t.to(devices[name])
+            getattr(self, kind)[name] = int(t) if kind == "counts" else t
 
     def of_nodes(self, m: FFNModule, index: Tensor) -> Tensor:
         """What a change of the nodes `index` [k] reacts to: [D, D] of a key module, [k, k] of a value module."""
+        device, index = m.weight.device, index.cpu()
+        whole = m.kind == "key" or len(index) == m.num_nodes
         if m.name in self.sums:
             found = self.sums[m.name] / self.counts[m.name]
-            if m.kind == "key" or len(index) == len(found):
-                return found
-            index = index.to(found.device)
-            return found[index][:, index]
-        last = self._last.get(m.name)
-        if last is None or not torch.equal(last[0], index):
-            rows = self.rows_of(m, index)
-            last = index, rows.T @ rows
-            if not self.sparse:  # many tokens: worth keeping, as calls that may choose all nodes choose the same ones
-                self._last[m.name] = last
-        return last[1]
-
-    def rows_of(self, m: FFNModule, index: Tensor) -> Tensor:
-        """The kept inputs [T, D] or [T, k], divided by sqrt(T): R with R^T R = `of_nodes`."""
-        rows = self.rows[m.name].float()
-        rows = rows if m.kind == "key" else rows[:, index.to(rows.device)]
-        return rows / len(rows) ** 0.5
+            return (found if whole else found[index][:, index]).to(device)
+        if m.name in self._whole and whole:
+            return self._whole[m.name].to(device)
+        rows = self.rows[m.name]
+        found = second_moment((rows if m.kind == "key" else rows[:, index]).to(device))
+        if whole and not self.sparse:  # of many tokens, and the same for the next edit
+            self._whole[m.name] = found.cpu()
+        return found
 
     def usual_size(self, m: FFNModule) -> Tensor:
         """Root mean square of each input."""
@@ -157,9 +155,15 @@ class InputMoments:
             yield
 
 
+def second_moment(x: Tensor) -> Tensor:
+    """Mean of x x^T over the rows of [T, n]: [n, n]."""
+    x = x.float() / len(x) ** 0.5
+    return x.T @ x
+
+
 def at_places(x: Tensor, at: Tensor) -> Tensor:
     """Where `at` [B, T] is true: of [B, T, width], or [B * T, width] as some models hand it to their modules."""
-    return x.flatten(0, -2)[at.flatten().to(x.device)]
+    return x.flatten(0, -2)[at.flatten().nonzero().squeeze(1).to(x.device)]
 
 
 def damping(moment: Tensor, scale: Tensor, strength: float) -> Tensor:

@@ -48,7 +48,7 @@ def output_moments(model: PreTrainedModel, ffn: FFNMap, texts: Tensor) -> dict[s
             found = inner.float().square().sum(0) if m.kind == "key" else hidden.float().T @ hidden.float()
             sums[m.name] = sums[m.name] + found if m.name in sums else found
     tokens = sum(len(piece) * (piece.shape[1] - 1) for piece in pieces)
-    return {name: total / tokens for name, total in sums.items()}
+    return {name: (total / tokens).cpu() for name, total in sums.items()}
 
 
 def in_units(modules: Sequence[FFNModule], outputs: Mapping[str, Tensor], usual: InputMoments) -> dict[str, Tensor]:

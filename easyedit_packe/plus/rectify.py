@@ -109,8 +109,9 @@ class PlusRectifier:
         self.rows = self.requests + self.contexts + self.replay
         self.lengths = [len(e.answer) for e in self.rows]
         kinds = ((self.requests, False), (in_other_words, False), (neutrally, True), (self.replay, False))
-        self.optional = torch.tensor([optional for rows, optional in kinds for _ in rows], device=self.device)
-        self.margins = [hparams.context_margin if optional else hparams.margin for optional in self.optional.tolist()]
+        optional = [kind for rows, kind in kinds for _ in rows]
+        self.optional = torch.tensor(optional, device=self.device)
+        self.margins = [hparams.context_margin if kind else hparams.margin for kind in optional]
         against = contrasts(requests, same, hparams) if hparams.contrast and hparams.null_space else []
         self.contrast = contrast_moments(model, tok, self.ffn, against, hparams)
         self.pieces = alike([len(e.ids) - 1 for e in self.rows], hparams.micro_batch_size)
@@ -231,7 +232,7 @@ class PlusRectifier:
         hp = self.hparams
         if hp.outputs and hp.null_space:
             outputs = in_units(self.ffn.modules, self.memory.background.outputs, self.background)
-            self.onward = {name: onward(moment, hp.outputs) for name, moment in outputs.items()}
+            self.onward = {m.name: onward(outputs[m.name].to(m.weight.device), hp.outputs) for m in self.ffn.modules}
         for m in self.ffn.modules:
             count = hp.num_critical_paths if m.kind == "key" else hp.value_nodes or m.num_nodes
             scores = module_scores(m, *self.relative(m, *seen.tokens[m.name]), hp.score)
@@ -242,8 +243,8 @@ class PlusRectifier:
                 self.onward[m.name] = self.onward[m.name][self.critical[m.name].to(self.onward[m.name].device)]
         self.slices.choose(NodeSets(self.critical, {name: torch.empty(0, dtype=torch.long) for name in self.critical}))
         self.slices.weight.requires_grad_(False)
-        squares = [m.weight.float().square().sum().to(self.device) for m in self.ffn.modules]
-        self.reach = REACH * torch.stack(squares).sum().sqrt()
+        sizes = [torch.linalg.vector_norm(m.weight, dtype=torch.float32).item() for m in self.ffn.modules]
+        self.reach = REACH * math.hypot(*sizes)
 
     def relative(self, m: FFNModule, hidden: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
         """A node counts for what it does here against what it does elsewhere: an activation of a value module against

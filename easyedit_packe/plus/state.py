@@ -115,13 +115,14 @@ class EditMemory:
         The sum over all is kept and only added to, in the edits' order, so that it does not depend on when it is asked
         for; the edits that are not meant, few, are taken off.
         """
-        nodes, summed, total = self._sums.get(m.name, (index, [], torch.zeros((), device=m.weight.device)))
+        nodes, summed, total = self._sums.get(m.name, (index, [], torch.zeros(())))
         begun = len(summed) <= len(self.edits) and all(a is b for a, b in zip(summed, self.edits, strict=False))
         if not (begun and (m.kind == "key" or torch.equal(nodes, index))):
-            summed, total = [], torch.zeros((), device=m.weight.device)
+            summed, total = [], torch.zeros(())
+        total = total.to(m.weight.device)
         for edit in self.edits[len(summed) :]:
             total = total + edit.inputs.of_nodes(m, index) if m.name in edit.inputs.counts else total
-        self._sums[m.name] = (index, list(self.edits), total)
+        self._sums[m.name] = (index, list(self.edits), total.cpu())
         for edit in self.edits:
             if m.name in edit.inputs.counts and not any(edit is e for e in edits):
                 total = total - edit.inputs.of_nodes(m, index)
@@ -171,10 +172,9 @@ class EditMemory:
     @classmethod
     def restore(cls, model: nn.Module, tensors: Mapping[str, Tensor]) -> EditMemory:
         """Make the state that `tensors` was taken from that of a model that holds its edits."""
-        devices = {n.removesuffix(".weight"): p.device for n, p in model.named_parameters() if n.endswith(".weight")}
         memory = cls.of(model)
         memory._sums.clear()
-        memory.background = Background.load(tensors, devices)
+        memory.background = Background.load(tensors)
         edits: dict[int, dict[str, Tensor]] = {}
         past: dict[str, Tensor] = {}
         for key, t in tensors.items():
@@ -183,6 +183,6 @@ class EditMemory:
                 edits.setdefault(int(i), {})[name] = t
             elif key.startswith("past|"):
                 past[key.removeprefix("past|")] = t
-        memory.edits = [Edit.load(of_edit, devices) for _, of_edit in sorted(edits.items())]
-        memory.past = Past.load(past, devices)
+        memory.edits = [Edit.load(of_edit) for _, of_edit in sorted(edits.items())]
+        memory.past = Past.load(past)
         return memory

@@ -1,0 +1,85 @@
+"""PaCKE+ beside a large model: what an edit holds where the model is, and what lies in main memory."""
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from easyedit_packe import PaCKEPlusHyperParams
+from easyedit_packe.model import ffn
+from easyedit_packe.model.ffn import FFNMap
+from easyedit_packe.packe.tracing import NodeSets
+from easyedit_packe.plus import background, rectify
+from easyedit_packe.plus.moments import InputMoments
+from easyedit_packe.plus.state import EditMemory
+from easyedit_packe.requests import read_requests
+
+from ..conftest import make_tokenizer
+from ..live_bytes import peak_bytes
+
+REQUEST = {"prompt": "the capital of Fooland is", "subject": "Fooland", "target_new": "Bartown"}
+
+
+@pytest.mark.slow
+def test_llama3_8b_with_its_shipped_settings_within_035_of_the_model(monkeypatch):
+    """By the sizes of all tensors, on the device of tensors without values. The background, which lies in main memory,
+    has the sizes of a real one; nodes are given, as there are no scores; two changes, and the looks before and after.
+    """
+    config = LlamaConfig(
+        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=8, dtype=torch.bfloat16,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config).to(torch.bfloat16)
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+
+    def given(scores, critical, negative):
+        return NodeSets(dict.fromkeys(scores, torch.arange(critical)), dict.fromkeys(scores, torch.arange(negative)))
+
+    for owner, name, stand_in in (
+        (ffn, "_check_weight", lambda *_: None),  # they are not in memory
+        (torch.linalg, "cholesky_ex", lambda x: (torch.linalg.cholesky(x), False)),  # whether it failed: "yes"
+        (ffn, "check_behaviour", lambda *_: None),
+        (rectify, "choose_nodes", given),
+        (rectify, "asked", lambda lead, *_: torch.arange(len(lead))),
+        (rectify, "same_relation", lambda *_: [["{} was founded by", "{} is owned by"]]),
+        (EditMemory, "moment", lambda *_: torch.zeros(4096, 4096, device="meta")),  # of earlier edits
+        (background.Background, "prepare", lambda *_: None),
+        (background.Background, "prepare_texts", lambda *_: None),
+    ):
+        monkeypatch.setattr(owner, name, stand_in)
+    every = FFNMap.of(model)
+    usual = seen(every, background.TEXTS * background.TEXT_TOKENS)
+    monkeypatch.setattr(rectify, "contrast_moments", lambda *_: seen(every, 600, sparse=True))
+    memory = EditMemory()
+    memory.background.texts = torch.arange(background.TEXTS * background.TEXT_TOKENS).view(background.TEXTS, -1) % 20
+    memory.background.moments = memory.background.elsewhere = usual
+    nodes, square = torch.zeros(14336), torch.zeros(4096, 4096)
+    memory.background.outputs = {m.name: nodes if m.kind == "key" else square for m in every.modules}
+    hp = PaCKEPlusHyperParams.from_hparams("llama3-8b")
+
+    def run():
+        with rectify.frozen(model):
+            edit = rectify.PlusRectifier(model, make_tokenizer(), every, read_requests([REQUEST]), hp, memory)
+            first = edit.look()
+            edit.choose(first)
+            edit.slices.weight = edit.change(first, 0.3)
+            del first
+            edit.slices.weight = edit.change(edit.look(), 0.3)
+            edit.look()
+
+    used = peak_bytes(run, "meta")
+    assert 0.1 * size <= used <= 0.35 * size
+
+
+def seen(every, tokens, sparse=False):
+    """Moments of that many tokens, all of them nought, which take no memory until they are read."""
+    found = InputMoments(sparse)
+    rows = {m.weight.shape[1]: torch.zeros(tokens, m.weight.shape[1], dtype=torch.bfloat16) for m in every.modules}
+    for m in every.modules:
+        width = m.weight.shape[1]
+        found.counts[m.name] = tokens
+        if sparse or width > 4096:
+            found.rows[m.name] = rows[width]
+        else:
+            found.sums[m.name] = torch.zeros(width, width)
+    return found
