@@ -175,6 +175,11 @@ def encode(tok: Any, requests: Sequence[EditRequest], max_tokens: int | None = N
     return encoded
 
 
+def fitting(tok: Any, requests: Sequence[EditRequest], max_tokens: int | None) -> list[Encoded]:
+    """Those that are no longer than the model's `max_tokens`: of texts that are not the user's own, but made of it."""
+    return [e for e in encode(tok, requests) if max_tokens is None or len(e.ids) <= max_tokens]
+
+
 def token_ids(tok: Any, text: str) -> list[int]:
     """A text's tokens, with what the tokeniser puts before every text and without what it puts behind."""
     return _without(_tokens_behind(tok), tok(text)["input_ids"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from .base import Count, HyperParams, Positive, Share, Weight
+from .base import Count, HyperParams, Positive, Rate, Share, Weight
 from .packe import Score
 
 
@@ -20,7 +20,7 @@ class PaCKEPlusHyperParams(HyperParams):
     score: Score = "gradient_norm"
     """Importance of a node from its gradient G [D, M]: "zscore", "gradient_sum" or "gradient_norm"."""
     layers: list[Count] | None = None
-    """Layers whose nodes may be chosen; null takes all (the paper)."""
+    """Layers whose nodes may be chosen, at least one; null takes all (the paper)."""
     num_critical_paths: Positive = 15
     """Key nodes that are edited in each layer."""
     value_nodes: Positive | None = None
@@ -35,10 +35,11 @@ class PaCKEPlusHyperParams(HyperParams):
 
     # How to edit.
     num_steps: Positive = 10
-    """Most steps; each takes the smallest change by which, to first order, every text gets what it lacks."""
+    """Most looks at all texts, at least 2. Between two the smallest change is taken by which, to first order, every
+    text gets what it lacks."""
     margin: Weight = 2.0
     """Log-odds that each target token must have: 0 is half of all probability. Pushing further costs the neighbours."""
-    ridge: Weight = 0.3
+    ridge: Rate = 0.3
     """Damping of a step, as a share of each text's squared gradient: what is conceded where texts disagree."""
     micro_batch_size: Count = 16
     """Most texts in one forward pass; 0 sets no limit. Less memory, the same result."""
@@ -85,7 +86,8 @@ class PaCKEPlusHyperParams(HyperParams):
     many in a row would wear them away."""
     null_space: Weight = 200.0
     """Weight, in the size of a change, of what it does to the inputs that a module sees in neutral text and about other
-    subjects, and at earlier edits. 0 measures the change itself, whatever the weights of the others."""
+    subjects, and at earlier edits. 0 measures the change itself, and `contrast`, `elsewhere`, `outputs` and
+    `memory_weight` have no effect."""
     outputs: Weight = 10.0
     """Weight, in the size of a change, of what it does to all that the model says further on, by the gradients of its
     own texts; 1 is the usual change of an output. 0 measures the output itself: many edits in a row wear the model down
@@ -101,6 +103,8 @@ class PaCKEPlusHyperParams(HyperParams):
     prompts. A request that comes again, word for word, replaces the old one."""
 
     def check(self) -> None:
+        self.require(self.num_steps > 1, "num_steps", "at least 2", "the last look is not followed by a change")
+        self.require(self.layers != [], "layers", "at least one layer, or null", "null takes all")
         self.require(
             self.replay <= self.memory_size, "replay", "at most memory_size", "raise memory_size to what is replayed"
         )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..cache import cache_dir
+from ..cache import cache_dir, written_whole
 from .statistics import digest, find_stats, load_moment
 
 if TYPE_CHECKING:
@@ -37,9 +36,7 @@ def projection_file(model: PreTrainedModel, hparams: Any) -> Path:
     name = f"{stats[0].parent.parent.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
     file = cache_dir() / "null_space" / name
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
         p = torch.stack([null_space(load_moment(s), hparams.nullspace_threshold) for s in stats])
-        made = file.with_suffix(f".{os.getpid()}")
-        torch.save(p, made)  # the format that EasyEdit's own AlphaEdit loads
-        made.rename(file)
+        with written_whole(file) as part:
+            torch.save(p, part)  # the format that EasyEdit's own AlphaEdit loads
     return file

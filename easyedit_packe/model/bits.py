@@ -32,6 +32,16 @@ def digest_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
     return sha.hexdigest()
 
 
+def as_bytes(text: str) -> Tensor:
+    """A text as a tensor, which `safetensors` can save beside others: uint8 [length in UTF-8]."""
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def as_text(t: Tensor) -> str:
+    """The text that `as_bytes` was given."""
+    return bytes(t.tolist()).decode()
+
+
 def weights_digest(model: nn.Module) -> str:
     """What tells models apart: `digest_of` all parameters. Reads every weight once: about a second a gigabyte."""
     return digest_of(model.named_parameters())

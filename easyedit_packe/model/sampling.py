@@ -51,13 +51,19 @@ def continued(
     for _ in shown(range(length - ids.shape[1]), desc):
         out = model(input_ids=step.to(device), use_cache=True, **past)
         past = remembered(out)
-        chances = out.logits[:, -1].float().cpu().softmax(-1)
+        logits = out.logits[:, -1].float().cpu()
+        chances = logits.softmax(-1)
         if not chances.isfinite().all():
             raise ModelError(
                 "expected finite logits, got NaN or infinite ones; the model's weights hold such values or overflow "
                 "in its dtype: load it again, or in float32 or bfloat16."
             )
-        chances[:, [i for i in never if i < chances.shape[1]]] = 0
+        unsaid = [i for i in never if i < chances.shape[1]]
+        chances[:, unsaid] = 0
+        sure = chances.sum(1) == 0  # that the text ends here: of what else it might say, each as likely as it is
+        if sure.any():
+            logits[:, unsaid] = -torch.inf
+            chances[sure] = logits[sure].softmax(-1)
         step = torch.multinomial(chances, 1, generator=generator)
         ids = torch.cat([ids, step], 1)
     return ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..config import PaCKEPlusHyperParams
-from ..model.bits import digest_of
+from ..model.bits import as_bytes, as_text, digest_of
 from ..model.ffn import FFNMap
 from ..model.hooks import ends_with
 from ..model.progress import shown
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 TEXTS, TEXT_TOKENS = 256, 40
 """Size of the text that a model writes about nothing in particular, once: several times as many tokens as a value
 module of a small model has inputs, so that few directions look unused by chance."""
+
+Measure = Callable[[InputMoments], None]
+"""Counts what it looks at."""
 
 TOGETHER = 32
 """Texts in one forward pass: more are no faster, and hold more memory."""
@@ -46,46 +50,57 @@ class Background:
         self.moments = InputMoments()
         self.elsewhere = InputMoments()
         self.outputs: dict[str, Tensor] = {}
+        self._made_for: dict[str, str] = {}
 
     def prepare_texts(self, model: PreTrainedModel, tok: Any, seed: int, kept: Kept | None = None) -> None:
-        """Let the model write its texts, the first time."""
-        if not len(self.texts):
-            size = TEXTS, TEXT_TOKENS
+        """Let the model write its texts, the first time with this seed."""
+        if self._fresh("texts", settings := [OPENINGS, TEXTS, TEXT_TOKENS, seed]) or not len(self.texts):
 
             def make() -> dict[str, Tensor]:
-                return {"texts": sample_texts(model, tok, *size, seed)}
+                return {"texts": sample_texts(model, tok, TEXTS, TEXT_TOKENS, seed)}
 
-            self.texts = (kept or Kept(model, tok)).get("texts", [OPENINGS, *size, seed], make)["texts"]
+            self.texts = (kept or Kept(model, tok)).get("texts", settings, make)["texts"]
 
     def prepare(self, model: PreTrainedModel, tok: Any, ffn: FFNMap, hparams: PaCKEPlusHyperParams) -> None:
-        """Measure the modules' inputs, the first time."""
+        """Measure the modules' inputs and outputs, those that have not been with these settings."""
         names, kept = [m.name for m in ffn.modules], Kept(model, tok)
+        self.prepare_texts(model, tok, hparams.seed, kept)
+        lines, written = background_lines(), digest_of([("texts", self.texts)])
 
-        def measured(kind: str, settings: Sequence[Any], measure: Callable[[InputMoments], None]) -> InputMoments:
+        def measured(before: InputMoments, kind: str, settings: list[Any], measure: Measure) -> InputMoments:
+            before = InputMoments() if self._fresh(kind, settings) else before
+            if all(name in before.counts for name in names):
+                return before
+
             def make() -> dict[str, Tensor]:
                 made = InputMoments()
                 measure(made)
                 return made.tensors()
 
             moments = InputMoments()
-            moments.load(kept.get(kind, [names, *settings], make))
+            moments.load(kept.get(kind, [names, *settings], make) | before.tensors())  # as it was first seen
             return moments
 
-        if not all(name in self.moments.counts for name in names):
-            self.prepare_texts(model, tok, hparams.seed, kept)
-            lines, own = background_lines(), digest_of([("texts", self.texts)])
-            self.moments = measured("usual", [lines, own], partial(self._count_usual, model, tok, ffn, lines))
-        if hparams.outputs and not all(name in self.outputs for name in names):
-            self.prepare_texts(model, tok, hparams.seed, kept)
-            own = digest_of([("texts", self.texts)])
-            self.outputs = kept.get("outputs", [names, own], partial(output_moments, model, ffn, self.texts))
-        if hparams.elsewhere and not all(name in self.elsewhere.counts for name in names):
+        usual = partial(self._count_usual, model, tok, ffn, lines)
+        self.moments = measured(self.moments, "usual", [lines, written], usual)
+        if hparams.outputs:
+            self.outputs = {} if self._fresh("outputs", [written]) else self.outputs
+            if not all(name in self.outputs for name in names):
+                make = partial(output_moments, model, ffn, self.texts)
+                self.outputs = kept.get("outputs", [names, written], make) | self.outputs
+        if hparams.elsewhere:
             about, at = elsewhere(hparams.orders), hparams.write_at
-            self.elsewhere = measured(
-                "elsewhere",
-                [[r.prompt for r in about], at],
-                lambda made: made.count(model, tok, ffn, about, at, TOGETHER, "lines about invented names, once"),
-            )
+            count = partial(
+                InputMoments.count, model=model, tok=tok, ffn=ffn, texts=about, write_at=at, most=TOGETHER,
+                desc="lines about invented names, once",
+            )  # fmt: skip
+            self.elsewhere = measured(self.elsewhere, "elsewhere", [[r.prompt for r in about], at], count)
+
+    def _fresh(self, kind: str, settings: Sequence[Any]) -> bool:
+        """Whether what there is of a kind was made with other settings; from now on it is made with these."""
+        now, before = json.dumps(settings), self._made_for.get(kind)
+        self._made_for[kind] = now
+        return before is not None and before != now
 
     def _count_usual(
         self, model: PreTrainedModel, tok: Any, ffn: FFNMap, lines: Sequence[str], moments: InputMoments
@@ -101,6 +116,7 @@ class Background:
         """Everything, by name."""
         found = {"texts": self.texts} | {f"background|{k}": t for k, t in self.moments.tensors().items()}
         found |= {f"elsewhere|{k}": t for k, t in self.elsewhere.tensors().items()}
+        found |= {f"made_for|{kind}": as_bytes(settings) for kind, settings in self._made_for.items()}
         return found | {f"outputs|{k}": t for k, t in self.outputs.items()}
 
     @classmethod
@@ -112,4 +128,6 @@ class Background:
             own = {k.removeprefix(kind): t for k, t in tensors.items() if k.startswith(kind)}
             moments.load(own)
         background.outputs = {k.removeprefix("outputs|"): t for k, t in tensors.items() if k.startswith("outputs|")}
+        made = {k.removeprefix("made_for|"): t for k, t in tensors.items() if k.startswith("made_for|")}
+        background._made_for = {kind: as_text(t) for kind, t in made.items()}
         return background

@@ -59,6 +59,10 @@ NAMES = (
 """Subjects that stand for all others: invented people, places, works and firms."""
 
 
+_HERE = "\0"
+"""Stands for the subject while the words around it are moved."""
+
+
 def sample_texts(model: PreTrainedModel, tok: Any, rows: int, tokens: int, seed: int) -> Tensor:
     """Texts that the model writes by itself, as token ids [rows, tokens], without special tokens but the first."""
     begin = beginning(tok)
@@ -86,19 +90,25 @@ def about_subject(request: EditRequest, fragment: str) -> EditRequest:
 def in_other_orders(request: EditRequest, count: int) -> list[EditRequest]:
     """The prompt's own words, put together in `count` other ways: the relation in them, and not its place, is what an
     edit has to hang on."""
-    before, _, after = request.prompt.partition(request.subject or "")
-    before, after = before.strip(), after.strip()
+    before, after = around(request)
     parts = {
-        "subject": request.subject, "before": before[:1].upper() + before[1:], "after": after,
-        "words": f"{before} {after}".strip(), "prompt": request.prompt,
+        "subject": _HERE, "before": before.strip()[:1].upper() + before.strip()[1:], "after": after.strip(),
+        "words": f"{before.strip()} {after.strip()}".strip(), "prompt": before + _HERE + after,
     }  # fmt: skip
     texts = [" ".join(order.format(**parts).split()) for order in ORDERS[:count]]
-    return [replace(request, prompt=text) for text in texts]
+    return [replace(request, prompt=text.replace(_HERE, request.subject or "")) for text in texts]
 
 
 def of_another(request: EditRequest, name: str) -> EditRequest:
     """The same question about another subject."""
-    return replace(request, prompt=request.prompt.replace(request.subject or "", name), subject=name)
+    before, after = around(request)
+    return replace(request, prompt=before + name + after, subject=name)
+
+
+def around(request: EditRequest) -> tuple[str, str]:
+    """The prompt before and after its subject; where that stands twice, the last place counts, as in `requests`."""
+    before, _, after = request.prompt.rpartition(request.subject or request.prompt)
+    return before, after
 
 
 def has_subject(request: EditRequest) -> bool:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from ..model.bits import bits
-from ..model.ffn import FFNModule
+from ..model.bits import as_bytes, as_text, bits
 from ..patch import WeightPatch
 from ..requests import Encoded
 from .moments import InputMoments
@@ -47,34 +46,50 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Fact:
+    """One request of an edit.
+
+    Attributes:
+        text: its tokens.
+        subject: what it is about; empty where that is not known.
+        edit: the edit's name.
+    """
+
+    text: Encoded
+    subject: str
+    edit: str
+
+
+@dataclass(frozen=True)
 class Edit:
     """One call's edit, as far as later calls need it.
 
     Attributes:
         name: a digest of its new values; its patch, and every patch that holds it, has it in `info["edits"]`.
-        requests: what it was made for.
+        facts: what it was made for.
         marks: by parameter name.
         inputs: what the modules saw where the edit wrote.
-        subjects: of the requests, where they are known.
     """
 
     name: str
-    requests: list[Encoded]
+    facts: tuple[Fact, ...]
     marks: dict[str, Mark]
     inputs: InputMoments = field(default_factory=lambda: InputMoments(sparse=True))
-    subjects: frozenset[str] = frozenset()
+
+    @property
+    def subjects(self) -> set[str]:
+        """What its facts are about, as far as that is known."""
+        return {fact.subject for fact in self.facts} - {""}
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything, by name, for `load`."""
-        texts = {"text|name": _as_bytes(self.name), "text|subjects": _as_bytes("\n".join(sorted(self.subjects)))}
-        return texts | _written(self.requests, self.marks, self.inputs)
+        return {"name|": as_bytes(self.name)} | _written(self.facts, self.marks, self.inputs)
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> Edit:
         """What `tensors` gave."""
         parts = _by_kind(tensors)
-        name, subjects = _as_text(parts["text"]["name"]), _subjects(parts["text"]["subjects"])
-        return cls(name, *_read(parts, InputMoments(sparse=True)), subjects)
+        return cls(as_text(parts["name"][""]), *_read(parts, InputMoments(sparse=True)))
 
 
 @dataclass(frozen=True)
@@ -82,38 +97,38 @@ class Past:
     """All edits before those that are told apart: of a size that does not grow with their number, but for their texts.
 
     Attributes:
+        facts: what they were made for, apart from those that were taken out.
         marks: by parameter name, of every node that any of them touched, as the last of them left it.
         inputs: the sum of the edits' moments, whole.
-        requests: with the subjects that they are about.
     """
 
+    facts: tuple[Fact, ...] = ()
     marks: dict[str, Mark] = field(default_factory=dict)
     inputs: InputMoments = field(default_factory=InputMoments)
-    requests: tuple[tuple[frozenset[str], Encoded], ...] = ()
 
-    def and_then(self, edit: Edit, modules: Iterable[FFNModule]) -> Past:
+    def and_then(self, edit: Edit) -> Past:
         """With the edit that came next."""
         marks = {n: mark.under(edit.marks[n]) if n in edit.marks else mark for n, mark in self.marks.items()}
         inputs = self.inputs.copied()
-        for m in modules:
-            if m.name in edit.inputs.counts:
-                inputs.accumulate(m, edit.inputs)
-        return Past(edit.marks | marks, inputs, (*self.requests, *((edit.subjects, e) for e in edit.requests)))
+        inputs.accumulate(edit.inputs)
+        return Past((*self.facts, *edit.facts), edit.marks | marks, inputs)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything, by name, for `load`."""
-        texts = {f"text|{j}": _as_bytes("\n".join(sorted(about))) for j, (about, _) in enumerate(self.requests)}
-        return texts | _written([e for _, e in self.requests], self.marks, self.inputs)
+        return _written(self.facts, self.marks, self.inputs)
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> Past:
         """What `tensors` gave; without any, nothing is past."""
-        parts = _by_kind(tensors)
-        requests, marks, inputs = _read(parts, InputMoments())
-        return cls(marks, inputs, tuple((_subjects(parts["text"][str(j)]), e) for j, e in enumerate(requests)))
+        return cls(*_read(_by_kind(tensors), InputMoments()))
 
 
 _Marked = TypeVar("_Marked", Edit, Past)
+
+
+def shows(marks: Mapping[str, Mark], covered: Mapping[str, Tensor]) -> bool:
+    """Whether there is a node by which one could see that the marks hold: one that is not covered."""
+    return any(len(mark.without(covered.get(n)).index) for n, mark in marks.items())
 
 
 def in_force(marks: Mapping[str, Mark], parameters: Mapping[str, Tensor], covered: Mapping[str, Tensor]) -> bool:
@@ -137,10 +152,12 @@ def checksums(values: Tensor) -> Tensor:
     return (rows * (2 * torch.arange(rows.shape[1]) + 1)).sum(1)
 
 
-def _written(requests: Sequence[Encoded], marks: Mapping[str, Mark], inputs: InputMoments) -> dict[str, Tensor]:
+def _written(facts: Sequence[Fact], marks: Mapping[str, Mark], inputs: InputMoments) -> dict[str, Tensor]:
     found = {f"inputs|{k}": t for k, t in inputs.tensors().items()}
-    for j, e in enumerate(requests):
-        found |= {f"ids|{j}": e.ids, f"places|{j}": torch.tensor([e.answer_start, *(e.subject or ())])}
+    for j, fact in enumerate(facts):
+        found[f"ids|{j}"] = fact.text.ids
+        found[f"places|{j}"] = torch.tensor([fact.text.answer_start, *(fact.text.subject or ())])
+        found[f"about|{j}"] = as_bytes(f"{fact.edit}\n{fact.subject}")
     for name, mark in marks.items():
         found |= {f"index|{name}": mark.index, f"checksums|{name}": mark.sums, f"axis|{name}": torch.tensor(mark.axis)}
     return found
@@ -156,23 +173,12 @@ def _by_kind(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 def _read(
     parts: Mapping[str, dict[str, Tensor]], inputs: InputMoments
-) -> tuple[list[Encoded], dict[str, Mark], InputMoments]:
-    requests = []
+) -> tuple[tuple[Fact, ...], dict[str, Mark], InputMoments]:
+    facts = []
     for j, ids in sorted(parts["ids"].items(), key=lambda item: int(item[0])):
-        start, *subject = parts["places"][j].tolist()
-        requests.append(Encoded(ids, start, (subject[0], subject[1]) if subject else None))
+        start, *at = parts["places"][j].tolist()
+        edit, subject = as_text(parts["about"][j]).split("\n", 1)
+        facts.append(Fact(Encoded(ids, start, (at[0], at[1]) if at else None), subject, edit))
     marks = {n: Mark(int(parts["axis"][n]), index, parts["checksums"][n]) for n, index in parts["index"].items()}
     inputs.load(parts["inputs"])
-    return requests, marks, inputs
-
-
-def _as_bytes(text: str) -> Tensor:
-    return torch.tensor(list(text.encode()), dtype=torch.uint8)
-
-
-def _as_text(t: Tensor) -> str:
-    return bytes(t.tolist()).decode()
-
-
-def _subjects(text: Tensor) -> frozenset[str]:
-    return frozenset(_as_text(text).split("\n") if len(text) else ())
+    return tuple(facts), marks, inputs

@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -17,6 +18,9 @@ from ..model.bits import weights_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+VERSION = 2
+"""Of what is measured, and how: another one is measured anew."""
 
 LARGEST = 0.5
 """Size of what is kept, as a share of the model's: of a large model more would be written than anybody expects."""
@@ -30,16 +34,19 @@ class Kept:
 
     @cached_property
     def _of(self) -> list[Any]:
-        return [weights_digest(self._model), self._tok.get_vocab()]
+        config = {k: str(v) for k, v in self._model.config.to_dict().items() if not k.startswith("_")}
+        config.pop("transformers_version", None)
+        how = self._tok("How it reads: 1,234 words.")["input_ids"]
+        return [VERSION, weights_digest(self._model), config, how, self._tok.get_vocab()]
 
     def get(self, kind: str, settings: Sequence[Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """What `make` gives, or once gave for these very weights, this vocabulary and these settings (plain values)."""
+        """What `make` gives, or once gave for this very model and tokeniser, and these settings (plain values)."""
         key = json.dumps([*settings, *self._of], sort_keys=True)
         file = cache_dir() / kind / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
-        if file.is_file():
+        with suppress(OSError, SafetensorError):  # what is not there, or not whole, is made anew
             return load_file(file)
         made = make()
         if sum(t.nbytes for t in made.values()) <= LARGEST * sum(p.nbytes for p in self._model.parameters()):
-            with suppress(OSError), written_whole(file) as part:  # what cannot be written costs time, not the edit
+            with suppress(OSError, SafetensorError), written_whole(file) as part:  # unwritten, it costs time, no edit
                 save_file({name: t.contiguous() for name, t in made.items()}, part)
         return made

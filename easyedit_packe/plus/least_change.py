@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import HyperParamsError
+
 
 @dataclass
 class Writes:
@@ -73,5 +75,10 @@ def least_change(writes: Sequence[Writes], rows: Tensor, wanted: Tensor, ridge: 
     if not moved.any():
         return [w.change(wanted.new_zeros(len(rows))) for w in writes]
     squares.mul_(1 + ridge).add_((~moved).to(wanted))
-    duals = torch.linalg.solve(of_rows, wanted * moved)
+    try:
+        duals = torch.linalg.solve(of_rows, wanted * moved)
+    except torch.linalg.LinAlgError as e:
+        raise HyperParamsError(
+            f"ridge: expected enough to tell texts apart that ask for the same, got {ridge}; raise it."
+        ) from e
     return [w.change(duals[rows]) for w in writes]

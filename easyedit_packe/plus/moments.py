@@ -14,7 +14,7 @@ from ..model.config import max_tokens
 from ..model.ffn import FFNMap, FFNModule, slice_dtype
 from ..model.hooks import OutputHook, ends_with, output_hooks
 from ..model.progress import shown
-from ..requests import EditRequest, collate, encode
+from ..requests import EditRequest, collate, fitting
 from .places import alike, places
 
 if TYPE_CHECKING:
@@ -66,13 +66,23 @@ class InputMoments:
         other.sums, other.rows, other.counts = dict(self.sums), dict(self.rows), dict(self.counts)
         return other
 
-    def accumulate(self, m: FFNModule, few: InputMoments) -> None:
-        """Count the whole moment of the few inputs of another one, kept as they are, as one more term of a plain sum,
-        not of a mean."""
-        moment = second_moment(few.rows[m.name])
-        self.sums[m.name] = self.sums[m.name] + moment if m.name in self.sums else moment
-        self.counts[m.name] = 1
-        self._sizes.pop(m.name, None)
+    def accumulate(self, few: InputMoments) -> None:
+        """Count the moments of the few inputs of another one, kept as they are, as one more term of plain sums, not of
+        means. Where M is large inputs are kept here, too, scaled, until their moment is smaller."""
+        for name, rows in few.rows.items():
+            if name not in self.sums and rows.shape[1] > DENSE:
+                rows = rows / len(rows) ** 0.5
+                rows = torch.cat([self.rows.pop(name), rows]) if name in self.rows else rows
+                if len(rows) < rows.shape[1]:
+                    self.rows[name] = rows
+                else:
+                    self.sums[name] = second_moment(rows) * len(rows)
+            else:
+                moment = second_moment(rows)
+                self.sums[name] = self.sums[name] + moment if name in self.sums else moment
+            self.counts[name] = 1
+            self._sizes.pop(name, None)
+            self._whole.pop(name, None)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that was counted, by name, for `load`."""
@@ -90,13 +100,15 @@ class InputMoments:
         """What a change of the nodes `index` [k] reacts to: [D, D] of a key module, [k, k] of a value module."""
         device, index = m.weight.device, index.cpu()
         whole = m.kind == "key" or len(index) == m.num_nodes
+        count = self.counts[m.name]
         if m.name in self.sums:
-            found = self.sums[m.name] / self.counts[m.name]
-            return (found if whole else found[index][:, index]).to(device)
+            total = self.sums[m.name]
+            return ((total if whole else total[index][:, index]) / count).to(device)
         if m.name in self._whole and whole:
             return self._whole[m.name].to(device)
         rows = self.rows[m.name]
         found = second_moment((rows if m.kind == "key" else rows[:, index]).to(device))
+        found = found if count == len(rows) else found * (len(rows) / count)
         if whole and not self.sparse:  # of many tokens, and the same for the next edit
             self._whole[m.name] = found.cpu()
         return found
@@ -113,8 +125,11 @@ class InputMoments:
 
     def scale(self, m: FFNModule) -> Tensor:
         """The usual square of an input, a number: their median, as in some layers a single node, which fires at the
-        first token of every text, would make up the mean of all."""
-        return self.usual_size(m).square().median()
+        first token of every text, would make up the mean of all. Nodes that never fire, most of them in a layer of some
+        ReLU models, are left out; 1 where none does."""
+        squares = self.usual_size(m).square()
+        fired = squares[squares > 0]
+        return fired.median() if len(fired) else torch.ones_like(squares[0])
 
     @torch.no_grad()
     def count(
@@ -132,7 +147,7 @@ class InputMoments:
         Args:
             desc: of a progress bar, in a terminal; None shows none.
         """
-        prompts = [e.begun for e in encode(tok, texts, max_tokens(model))]
+        prompts = [e.begun for e in fitting(tok, texts, max_tokens(model))]
         pieces = alike([e.answer_start for e in prompts], most)
         for piece in shown(pieces, desc):
             rows = [prompts[i] for i in piece]

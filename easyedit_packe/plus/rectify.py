@@ -29,7 +29,7 @@ from ..model.hooks import frozen
 from ..packe.rectify import Rectification
 from ..packe.slices import Slices
 from ..packe.tracing import NodeSets, choose_nodes, module_scores, watch_outputs
-from ..requests import EditRequest, collate, encode, with_end
+from ..requests import EditRequest, collate, encode, fitting, with_end
 from .contrast import contrast_moments, contrasts
 from .demands import asked, lacks, leads, neutral, stated
 from .layers import in_layers
@@ -93,19 +93,21 @@ class PlusRectifier:
         self.model, self.hparams, self.memory = model, hparams, memory
         self.device = model.get_input_embeddings().weight.device
         self.ffn = in_layers(ffn, hparams)
+        memory.fold(hparams.memory_size)
         if hparams.null_space:
             memory.background.prepare(model, tok, self.ffn, hparams)
         self.background = memory.background.moments
-        read = partial(encode, tok, max_tokens=max_tokens(model))
+        most = max_tokens(model)
         whole = [with_end(tok, r, hparams.answer_end) for r in requests]
-        self.requests = read(whole)
+        self.requests = encode(tok, whole, most)
         same = same_relation(model, tok, requests, hparams)
-        in_other_words = read(stated(whole, same, hparams, memory.background, model, tok))
-        neutrally = read(neutral(requests, hparams))
+        in_other_words = fitting(tok, stated(whole, same, hparams, memory.background, model, tok), most)
+        neutrally = fitting(tok, neutral(requests, hparams), most)
         self.contexts = in_other_words + neutrally
-        self.subjects = {r.subject for r in requests if r.subject}
-        self.others = memory.about_others(self.subjects)
-        self.replay = memory.also_about(self.subjects, self.requests)[-hparams.replay :] if hparams.replay else []
+        self.subjects = [r.subject or "" for r in requests]
+        known = set(self.subjects) - {""}
+        self.others = memory.about_others(known)
+        self.replay = memory.also_about(known, self.requests)[-hparams.replay :] if hparams.replay else []
         self.rows = self.requests + self.contexts + self.replay
         self.lengths = [len(e.answer) for e in self.rows]
         kinds = ((self.requests, False), (in_other_words, False), (neutrally, True), (self.replay, False))
@@ -150,12 +152,19 @@ class PlusRectifier:
                 self.slices.weight, ridge = kept, ridge * RIDGE_FACTOR
             if step == hp.num_steps - 1 or self.enough(self.lacking(best), stalled):
                 break
-            self.slices.weight = self.change(best, ridge).add_(kept)
+            change = self.change(best, ridge)
+            if step == 0 and not change.isfinite().all():
+                raise ModelError(
+                    "expected finite gradients, got NaN or infinite ones; the model overflows in its dtype on the way "
+                    "back: load it in float32 or bfloat16."
+                )
+            self.slices.weight = change.add_(kept)
         if best is None:
             raise HyperParamsError(f"num_steps: expected at least 1, got {hp.num_steps}.")
         terms = {name: [step[name] for step in history] for name in history[0]}
         patch = self.slices.patch()
-        self.memory.add(self.requests, self.subjects, patch, self.inputs(best), hp.memory_size, self.ffn.modules)
+        if hp.memory_size:
+            self.memory.add(list(zip(self.subjects, self.requests, strict=True)), patch, self.inputs(best))
         return Rectification(patch, [NodeSets(self.critical, {})], terms.pop("loss"), terms, self.slices)
 
     def enough(self, lacking: Tensor, stalled: bool) -> bool:
@@ -243,7 +252,8 @@ class PlusRectifier:
                 self.onward[m.name] = self.onward[m.name][self.critical[m.name].to(self.onward[m.name].device)]
         self.slices.choose(NodeSets(self.critical, {name: torch.empty(0, dtype=torch.long) for name in self.critical}))
         self.slices.weight.requires_grad_(False)
-        sizes = [torch.linalg.vector_norm(m.weight, dtype=torch.float32).item() for m in self.ffn.modules]
+        of = torch.linalg.vector_norm
+        sizes = [of(m.weight, dtype=slice_dtype(m.weight.dtype)).item() for m in self.ffn.modules]
         self.reach = REACH * math.hypot(*sizes)
 
     def relative(self, m: FFNModule, hidden: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from ..patch import WeightPatch
 from ..patch.watchers import watchers
 from ..requests import Encoded
 from .background import Background
-from .edits import Edit, Mark, Past, checksums, in_force, marked_anew
+from .edits import Edit, Fact, Mark, Past, checksums, in_force, marked_anew, shows
 from .moments import InputMoments
 
 AWAY = 32
@@ -71,29 +72,30 @@ class EditMemory:
         memory.compare(model)
         return memory
 
-    def add(
-        self,
-        requests: Sequence[Encoded],
-        subjects: Iterable[str],
-        patch: WeightPatch,
-        inputs: InputMoments,
-        limit: int,
-        modules: Sequence[FFNModule],
-    ) -> None:
-        """Remember an edit, unless it changes nothing or `limit` is 0; at twice `limit` the older half becomes past."""
+    def fold(self, limit: int) -> None:
+        """Of more than twice `limit` edits in force, the older half becomes past. Before an edit is made, not after:
+        then it is known which ones were applied."""
+        while len(self.edits) > 2 * limit > 0:
+            for old in self.edits[:limit]:
+                self.past = self.past.and_then(old)
+            self.edits = self.edits[limit:]
+
+    def add(self, requests: Sequence[tuple[str, Encoded]], patch: WeightPatch, inputs: InputMoments) -> None:
+        """Remember an edit, unless it changes nothing.
+
+        Args:
+            requests: the subject, where it is known, and the text of each.
+            inputs: what the modules saw where it wrote.
+        """
         if not any(s.change.any() for s in patch.slices.values()):
             return
         name = digest_of((n, s.new) for n, s in sorted(patch.slices.items()))[:16]
         weights = {n: s for n, s in patch.slices.items() if n.endswith(".weight")}
         marks = {n: Mark(s.axis, s.index.cpu(), checksums(s.new)) for n, s in weights.items()}
         patch.info["edits"] = [name]
-        edit = Edit(name, list(requests), marks, inputs, frozenset(subjects))
+        facts = tuple(Fact(text, subject, name) for subject, text in requests)
         self.away = [e for e in self.away if e.name != name]
-        self.edits = [*self.edits, edit] if limit else []
-        while len(self.edits) > 2 * limit:
-            for old in self.edits[:limit]:
-                self.past = self.past.and_then(old, modules)
-            self.edits = self.edits[limit:]
+        self.edits = [*self.edits, Edit(name, facts, marks, inputs)]
 
     def about_others(self, subjects: Iterable[str]) -> list[Edit]:
         """Earlier edits of other subjects; a new fact of the same one has to be written where the old one lives."""
@@ -101,11 +103,12 @@ class EditMemory:
 
     def also_about(self, subjects: Iterable[str], requests: Sequence[Encoded]) -> list[Encoded]:
         """Earlier requests about these subjects, oldest first, apart from those whose very prompt is asked anew."""
-        asked = {e.prompt for e in requests}
+        asked, wanted = {e.prompt for e in requests}, set(subjects)
         found: dict[tuple[int, ...], Encoded] = {}
-        for about, e in (*self.past.requests, *((edit.subjects, e) for edit in self.edits for e in edit.requests)):
-            if not about.isdisjoint(subjects) and e.prompt not in asked:
-                found[e.prompt] = e
+        for fact in (*self.past.facts, *(fact for edit in self.edits for fact in edit.facts)):
+            if fact.subject in wanted and fact.text.prompt not in asked:
+                found.pop(fact.text.prompt, None)  # what was asked again is as new as the last time
+                found[fact.text.prompt] = fact.text
         return list(found.values())
 
     def moment(self, m: FFNModule, index: Tensor, edits: Sequence[Edit]) -> Tensor:
@@ -132,20 +135,23 @@ class EditMemory:
 
     def compare(self, model: nn.Module) -> None:
         """Tell the edits that are in force from those whose nodes, apart from the ones that a later edit in force
-        touched as well, hold other values."""
+        touched as well, hold other values. One that comes back is the newest, and has to show at a node of its own."""
         parameters = dict(model.named_parameters())
         kept: list[Edit] = []
         away: list[Edit] = []
+        gone: list[Edit] = []
         covered: dict[str, Tensor] = {}
-        for edit in reversed([*self.edits, *self.away]):  # one that comes back is the newest
-            if in_force(edit.marks, parameters, covered):
-                kept.insert(0, edit)
-                for name, mark in edit.marks.items():
-                    covered[name] = torch.cat([covered.get(name, mark.index), mark.index]).unique()
-            else:
-                away.insert(0, edit)
-        self.edits, self.away = kept, away[-AWAY:]
-        pasts = [p for p in (self.past, self.past_away) if p.requests]
+        for edits, others in ((self.away, away), (self.edits, gone)):
+            for edit in reversed(edits):
+                seen = edits is self.edits or shows(edit.marks, covered)
+                if seen and in_force(edit.marks, parameters, covered):
+                    kept.insert(0, edit)
+                    for name, mark in edit.marks.items():
+                        covered[name] = torch.cat([covered.get(name, mark.index), mark.index]).unique()
+                else:
+                    others.insert(0, edit)
+        self.edits, self.away = kept, [*away, *gone][-AWAY:]
+        pasts = [p for p in (self.past, self.past_away) if p.marks]
         self.past = next((p for p in pasts if in_force(p.marks, parameters, covered)), Past())
         self.past_away = next((p for p in pasts if p is not self.past), Past())
 
@@ -158,7 +164,8 @@ class EditMemory:
         gone = set(patch.info.get("edits", ()))
         self.away = [*self.away, *(e for e in self.edits if e.name in gone)][-AWAY:]
         self.edits = [marked_anew(e, patch, parameters) for e in self.edits if e.name not in gone]
-        self.past = marked_anew(self.past, patch, parameters)
+        past = marked_anew(self.past, patch, parameters)
+        self.past = replace(past, facts=tuple(fact for fact in past.facts if fact.edit not in gone))
 
     # On disk, with the model's weights, so that a sequence of edits can go on in another process
 

@@ -77,6 +77,9 @@ def test_names_of_version_0_1_go_on_working(read):
     [
         ({"layers": [0, "x"]}, r"layers: expected .*list.*got \[0, 'x'\]"),
         ({"layers": [-1]}, r"layers"),
+        ({"layers": []}, r"layers: expected at least one layer, or null, got \[\]"),
+        ({"num_steps": 1}, r"num_steps: expected at least 2, got 1"),
+        ({"ridge": 0.0}, r"ridge: expected a positive number, got 0.0"),
         ({"value_nodes": 0}, r"value_nodes: expected at least 1 or null, got 0"),
         ({"memory_size": 1, "replay": 2}, r"replay: expected at most memory_size, got 2; raise memory_size"),
         ({"null_space": -1.0}, r"null_space: expected a finite number, 0 or more, got -1.0; use 0 to switch it off"),

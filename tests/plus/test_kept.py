@@ -1,5 +1,7 @@
 """What is made once of a model and kept in the cache."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from easyedit_packe import PaCKEPlusHyperParams
 from easyedit_packe.model.ffn import FFNMap
 from easyedit_packe.plus import background, kept
 from easyedit_packe.plus.background import Background
+from easyedit_packe.plus.layers import in_layers
 
 from ..conftest import make_model, make_tokenizer
 from .common import ALL
@@ -62,3 +65,58 @@ def test_a_cache_that_cannot_be_written_does_not_stop_an_edit(own_cache, monkeyp
     (own_cache / "file").touch()
     monkeypatch.setattr(kept, "cache_dir", lambda: own_cache / "file")
     assert prepared(make_model("llama")).moments
+
+
+def test_a_file_that_is_not_whole_is_made_anew(monkeypatch, own_cache):
+    monkeypatch.setattr(kept, "LARGEST", 1000.0)
+    model = make_model("llama")
+    first = prepared(model)
+    for file in own_cache.rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:100])
+    assert same(first, prepared(model))
+    assert same(first, prepared(model))  # from whole files again
+
+
+def test_a_disk_that_is_full_does_not_stop_an_edit(monkeypatch, own_cache):
+    def full(*_):
+        raise kept.SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr(kept, "LARGEST", 1000.0)
+    monkeypatch.setattr(kept, "save_file", full)
+    assert prepared(make_model("llama")).moments
+    assert not list(own_cache.rglob("*.*safetensors*"))
+
+
+def test_a_model_that_computes_otherwise_with_the_same_weights_has_its_own(monkeypatch, own_cache):
+    monkeypatch.setattr(kept, "LARGEST", 1000.0)
+    first = prepared(make_model("llama"))
+    assert not same(first, prepared(make_model("llama", rms_norm_eps=0.5)))
+
+
+def test_each_setting_has_its_own_and_layers_are_measured_once(monkeypatch):
+    monkeypatch.setattr(kept, "LARGEST", 1000.0)
+    model, tok, every = make_model("llama"), make_tokenizer(), FFNMap.of(make_model("llama"))
+    found, counted = Background(), []
+    count = background.InputMoments.count
+    monkeypatch.setattr(background.InputMoments, "count", lambda *a, **k: counted.append(0) or count(*a, **k))
+
+    def prepare(layer, **changes):
+        hp = dataclasses.replace(HP, layers=[layer], **changes)
+        found.prepare(model, tok, in_layers(FFNMap.of(model), hp), hp)
+        alone = Background()
+        alone.prepare(model, tok, in_layers(FFNMap.of(model), hp), hp)
+        name = every.modules[2 * layer].name
+        for kind in ("moments", "elsewhere"):
+            mine, its = getattr(found, kind), getattr(alone, kind)
+            assert torch.equal(mine.sums[name], its.sums[name])
+        assert torch.equal(found.outputs[name], alone.outputs[name])
+        return len(counted)
+
+    prepare(0)
+    once = prepare(1)
+    assert once == prepare(0) == prepare(1)
+    assert set(found.moments.counts) == {m.name for m in every.modules if m.layer < 2}
+    before = found.moments.sums[every.modules[0].name]
+    prepare(0, write_at="all")
+    prepare(0, seed=7)
+    assert not torch.equal(before, found.moments.sums[every.modules[0].name])

@@ -74,3 +74,15 @@ def test_one_node_that_fires_at_the_first_token_does_not_set_the_scale():
     x[0, 3] = 1e4
     usual.add(m, x)
     assert usual.scale(m) == 1
+
+
+def test_nodes_that_never_fire_do_not_set_the_scale():
+    """Most nodes of a layer in some ReLU models; where no node fires, any scale will do."""
+    (m,) = FFNMap.of(make_model("llama")).modules[1:2]
+    few, none = InputMoments(), InputMoments()
+    x = torch.zeros(10, m.num_nodes)
+    none.add(m, x)
+    x[:, :3] = 2.0
+    few.add(m, x)
+    assert (few.scale(m), none.scale(m)) == (4, 1)
+    assert torch.linalg.cholesky_ex(damping(none.of_nodes(m, torch.arange(4)), none.scale(m), 200.0))[1] == 0

@@ -5,7 +5,7 @@ import torch
 
 import easyedit_packe.plus.rectify as rectify
 from easyedit_packe import PaCKEPlusHyperParams, apply_packe_plus_to_model, compute_patch
-from easyedit_packe.errors import HyperParamsError, ModelError
+from easyedit_packe.errors import HyperParamsError, ModelError, RequestError
 from easyedit_packe.model.ffn import FFNMap
 from easyedit_packe.plus.contexts import background_lines
 from easyedit_packe.plus.demands import asked, lacks, leads
@@ -216,6 +216,32 @@ def test_models_that_are_not_finite_are_refused():
     with pytest.raises(ModelError, match="finite"):
         apply_packe_plus_to_model(model, make_tokenizer(), REQUESTS, PaCKEPlusHyperParams(**ALL))
     assert_same_bits(model, before)
+
+
+def test_gradients_that_are_not_finite_are_refused(monkeypatch):
+    model = make_model("llama")
+    before = snapshot(model)
+    monkeypatch.setattr(PlusRectifier, "change", lambda self, *_: torch.full_like(self.slices.weight, torch.nan))
+    with pytest.raises(ModelError, match="finite gradients"):
+        apply_packe_plus_to_model(model, make_tokenizer(), REQUESTS, PaCKEPlusHyperParams(**ALL))
+    assert_same_bits(model, before)
+
+
+def test_a_model_in_double_precision(architecture):
+    model, tok = make_model(architecture, torch.float64), make_tokenizer()
+    patch = compute_patch(model, tok, REQUESTS[:1], PaCKEPlusHyperParams(**ALL))
+    assert patch.info["losses"][-1] < patch.info["losses"][0]
+
+
+def test_texts_that_are_longer_than_the_model_reads_are_left_out():
+    model, tok = make_model("llama", max_position_embeddings=16), make_tokenizer()
+    long = {**REQUESTS[0], "prompt": f"{'wrote ' * 5}Anna Berg was born in"}
+    hp = PaCKEPlusHyperParams(**{**ALL, "orders": 6, "prefix_contexts": 2, "contrast": 1.0, "contrast_names": 4})
+    run = plus(model, tok, hp, [long])
+    assert 1 < len(run.rows) < len(plus(make_model("llama"), tok, hp, [long]).rows)
+    assert max(len(e.ids) for e in run.rows) <= 16
+    with pytest.raises(RequestError, match="at most 16 tokens"):
+        compute_patch(model, tok, [{**long, "prompt": f"{'wrote ' * 15}Anna Berg"}], hp)
 
 
 def test_only_the_named_layers_are_touched():

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from easyedit_packe import EditStack, PaCKEPlusHyperParams, WeightPatch, apply_p
 from easyedit_packe.model.bits import same_bits
 from easyedit_packe.model.ffn import FFNMap
 from easyedit_packe.model.forward import answer_logits
+from easyedit_packe.plus import moments, state
 from easyedit_packe.plus.demands import leads
 from easyedit_packe.plus.edits import checksums
+from easyedit_packe.plus.moments import InputMoments
 from easyedit_packe.plus.state import EditMemory
 from easyedit_packe.requests import collate, encode, read_requests
 
@@ -115,9 +118,9 @@ def test_memory_survives_being_saved(tmp_path, size):
     EditMemory.restore(other, load_file(tmp_path / "memory.safetensors"))
     mine, its = (EditMemory.of(m).edits for m in (model, other))
     assert [(e.name, e.subjects) for e in mine] == [(e.name, e.subjects) for e in its]
-    assert frozenset() not in [e.subjects for e in mine]
-    pasts = [EditMemory.of(m).past.requests for m in (model, other)]
-    assert [about for about, _ in pasts[0]] == [about for about, _ in pasts[1]]
+    assert set() not in [e.subjects for e in mine]
+    pasts = [[(f.subject, f.edit, f.text.prompt) for f in EditMemory.of(m).past.facts] for m in (model, other)]
+    assert pasts[0] == pasts[1]
     assert bool(pasts[0]) == (size == 1)
     assert same_patch(*(compute_patch(m, tok, REQUESTS[2:], hp) for m in (model, other)))
 
@@ -149,10 +152,10 @@ def test_what_was_written_is_never_forgotten_and_takes_no_more_room():
         memory = EditMemory.of(model)
         all_apart.edits.append(memory.edits[-1])
         sizes.append(
-            sum(t.nbytes for name, t in memory.tensors().items() if "ids" not in name and "places" not in name)
+            sum(t.nbytes for name, t in memory.tensors().items() if not re.search(r"\|(ids|places|about)\|", name))
         )
-    assert len({e.name for e in all_apart.edits}) == len(MANY) == len(memory.edits) + len(memory.past.requests)
-    assert len(memory.edits) <= 2
+    assert len({e.name for e in all_apart.edits}) == len(MANY) == len(memory.edits) + len(memory.past.facts)
+    assert len(memory.edits) <= 3
     for found, expected in zip(
         moments_of(memory, ffn.modules[:4], index), moments_of(all_apart, ffn.modules[:4], index), strict=True
     ):
@@ -167,14 +170,14 @@ def test_the_past_is_forgotten_once_it_is_rolled_back_and_known_again_when_it_co
     model, hp = make_model("llama"), PaCKEPlusHyperParams(**{**DEMANDING, "memory_size": 1, "replay": 1})
     base = copy.deepcopy(model.state_dict())
     in_a_row(model, MANY[:5], hp)
-    edited, known = copy.deepcopy(model.state_dict()), len(EditMemory.of(model).past.requests)
-    assert known >= 3
+    edited, known = copy.deepcopy(model.state_dict()), len(EditMemory.of(model).past.facts)
+    assert known >= 2
     model.load_state_dict(base)
     memory = EditMemory.of(model)
-    assert (memory.edits, memory.past.requests) == ([], ())
+    assert (memory.edits, memory.past.facts) == ([], ())
     model.load_state_dict(edited)
     memory = EditMemory.of(model)
-    assert len(memory.past.requests) == known
+    assert len(memory.past.facts) == known
     assert len(memory.edits) == 5 - known
 
 
@@ -183,16 +186,19 @@ def test_an_old_edit_taken_out_of_a_stack_leaves_the_past_in_force():
     stack = EditStack(model)
     for patch in in_a_row(model, MANY[:5], hp):
         stack.push(patch)
-    known = EditMemory.of(model).past.requests
+    known = EditMemory.of(model).past.facts
     stack.revert(stack.edits[0])
-    assert EditMemory.of(model).past.requests == known
+    memory = EditMemory.of(model)
+    assert memory.past.facts == known[1:]
+    asked = [e.ids.tolist() for e in memory.also_about({MANY[0]["subject"]}, [])]
+    assert asked == [memory.edits[-2].facts[0].text.ids.tolist()]  # the later fact of that subject, the fourth
 
 
 def test_no_memory_at_all():
     model, hp = make_model("llama"), PaCKEPlusHyperParams(**{**DEMANDING, "memory_size": 0, "replay": 0})
     in_a_row(model, MANY[:3], hp)
     memory = EditMemory.of(model)
-    assert (memory.edits, memory.past.requests) == ([], ())
+    assert (memory.edits, memory.past.facts) == ([], ())
 
 
 def test_request_by_request_remembers_within_the_call():
@@ -341,3 +347,74 @@ def test_the_state_is_no_part_of_a_saved_model(tmp_path):
     assert set(model.state_dict()) == keys
     model.save_pretrained(tmp_path)
     assert names(type(model).from_pretrained(tmp_path)) == []
+
+
+# What a session can do to it
+
+
+def test_what_is_asked_of_one_subject_of_a_call_is_not_asked_of_the_others():
+    model, tok = make_model("llama"), make_tokenizer()
+    hp = PaCKEPlusHyperParams(**{**ALL, "write_at": "all", "replay": 1})
+    apply_packe_plus_to_model(model, tok, REQUESTS, hp)
+    [fact] = EditMemory.of(model).also_about({"Omar"}, [])
+    assert tok.decode(fact.ids).endswith("Omar plays the piano")
+
+
+def test_the_newest_of_those_that_are_away_stay_known(monkeypatch):
+    monkeypatch.setattr(state, "AWAY", 2)
+    model, tok, hp = make_model("llama"), make_tokenizer(), PaCKEPlusHyperParams(**DEMANDING)
+    for request in MANY[:4]:
+        patch = compute_patch(model, tok, [request], hp)
+        patch.apply(model)
+        assert len(EditMemory.of(model).edits) == 1
+        patch.revert(model)
+        assert EditMemory.of(model).edits == []
+    patch.apply(model)
+    assert [e.name for e in EditMemory.of(model).edits] == patch.info["edits"]
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_patch_that_is_not_applied_changes_nothing_of_what_is_known(size):
+    model, tok = make_model("llama"), make_tokenizer()
+    in_a_row(model, MANY[:2], PaCKEPlusHyperParams(**DEMANDING))
+    known = [e.name for e in EditMemory.of(model).edits]
+    compute_patch(model, tok, MANY[2:3], PaCKEPlusHyperParams(**{**DEMANDING, "memory_size": size, "replay": 0}))
+    memory = EditMemory.of(model)
+    assert len(known) == 2
+    assert ([e.name for e in memory.edits], memory.past.facts) == (known, ())
+
+
+def test_an_edit_that_a_later_one_hides_altogether_does_not_come_back_with_it():
+    model = make_model("llama")
+    hp = PaCKEPlusHyperParams(**{**DEMANDING, "num_critical_paths": 24, "value_nodes": None})  # all nodes
+    first, second = in_a_row(model, MANY[:2], hp)
+    second.revert(model)
+    first.revert(model)
+    assert EditMemory.of(model).edits == []
+    for name, s in second.slices.items():  # as if it alone had been computed
+        model.get_parameter(name).data.movedim(s.axis, 0)[s.index] = s.new
+    assert [e.name for e in EditMemory.of(model).edits] == second.info["edits"]
+
+
+def test_the_past_of_layers_that_a_later_call_leaves_out_stays():
+    model = make_model("llama")
+    for layer in (0, 0, 0, 1, 1, 1, 1):
+        hp = PaCKEPlusHyperParams(**{**DEMANDING, "layers": [layer], "memory_size": 1, "replay": 0})
+        in_a_row(model, [MANY[len(EditMemory.of(model).past.facts) + len(EditMemory.of(model).edits)]], hp)
+    memory = EditMemory.of(model)
+    layers = {name.split(".")[2] for name in memory.past.inputs.counts}
+    assert layers == {name.split(".")[2] for name in memory.past.marks} == {"0", "1"}
+
+
+def test_the_past_of_a_wide_module_is_kept_as_inputs_while_these_are_smaller(monkeypatch):
+    monkeypatch.setattr(moments, "DENSE", 0)
+    m, index = FFNMap.of(make_model("llama")).modules[1], torch.tensor([1, 4, 5])
+    past, total = InputMoments(), torch.zeros(3, 3)
+    for step in range(8):
+        few = InputMoments(sparse=True)
+        few.add(m, torch.randn(5, m.weight.shape[1], generator=torch.Generator().manual_seed(step)))
+        past.accumulate(few)
+        total += few.of_nodes(m, index)
+        assert (m.name in past.rows) == (5 * (step + 1) < m.weight.shape[1])
+        torch.testing.assert_close(past.of_nodes(m, index), total, rtol=2e-2, atol=2e-2)
+    assert m.name in past.sums
