@@ -80,7 +80,7 @@ def read(file: Path) -> list[Row]:
         found = [json.loads(line) for line in lines]
         if not whole.eof or any(row["kind"] not in KINDS for row in found):
             raise ValueError("it ends too early, or holds other rows")
-    except (zstandard.ZstdError, ValueError, LookupError, TypeError) as e:
+    except (OSError, zstandard.ZstdError, ValueError, LookupError, TypeError) as e:
         raise StoreError(f"{file} is no archive of `packe pack`, or it is damaged ({e}); pack the folder again.") from e
     return found
 
@@ -97,6 +97,9 @@ def unpack(file: Path, folder: Path) -> int:
     runs: dict[str, dict[str, list[Row]]] = {}
     for row in read(file):
         runs.setdefault(row.pop("run"), {}).setdefault(row.pop("kind"), []).append(row)
+    outside = [name for name in runs if folder.resolve() not in (folder / name).resolve().parents]
+    if outside:
+        raise StoreError(f"{file}: expected runs inside the folder, got {outside[0]!r}; nothing was written.")
     there = [name for name in runs if (folder / name).exists()]
     if there:
         raise StoreError(f"{folder} holds {there[0]} already; unpack into another folder, or remove that one.")

@@ -16,7 +16,6 @@ from ..model.device import check_device
 from ..model.load import load
 from ..requests import EditRequest
 from ..trace.trace import Trace, trace_requests
-from .data import read_records
 from .editors import BenchError
 from .environment import describe, short_name
 from .measure import progress
@@ -67,7 +66,7 @@ def importance(settings: Settings) -> Path:
     )
     if not hparams.num_critical_paths:
         raise BenchError("hparams.num_critical_paths: expected at least 1, got 0: such a T+ has no scores.")
-    records = read_records(settings.data_file, settings.data)[settings.start :][: settings.n]
+    records = settings.records()
     model, tok = load(settings.model)
     model.eval().to(check_device(settings.device))
     whole = settings.identity(plain(hparams), weights_digest(model))

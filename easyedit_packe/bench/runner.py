@@ -12,7 +12,7 @@ from ..config import PaCKEHyperParams
 from ..model.chat import in_turn
 from ..registry import OWN, register
 from ..requests import ended
-from .data import FORMATS, Record, read_records
+from .data import FORMATS, Record
 from .editors import BenchError
 from .environment import describe
 from .folder import RunFolder
@@ -51,8 +51,7 @@ class _Run:
     def __init__(self, settings: Settings) -> None:
         self.settings, editor = settings, settings.found_editor
         self.environment = describe(f"EasyEdit {register().version}")
-        records = read_records(settings.data_file, settings.data)
-        self.records = records[settings.start : settings.start + settings.n]
+        self.records = settings.records()
         self.plan = plan(settings.protocol, self.records, settings.batch_size, settings.curve)
         hparams = fitted(editor.load_hparams(settings.model, settings.hparams_file, settings.hparams), settings)
         self.session = Session(editor, settings.model, hparams, settings.device, settings.dtype)

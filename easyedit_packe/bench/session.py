@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
@@ -35,6 +35,7 @@ from .data import Record
 from .editors import BenchError, Editor
 from .peak_memory import peak_memory
 from .simie import SimIE
+from .store import StoreError
 from .stored_targets import StoredTargets
 from .through_easyedit import quiet
 from .weights import Weights
@@ -222,9 +223,12 @@ class Session:
 
     def load(self, file: Path) -> int:
         """Go on from what `save` wrote; how many calls are behind it."""
-        with safe_open(file, "pt") as f:
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (safe_open is no mapping)
-            done = int(f.metadata()["done"])
+        try:
+            with safe_open(file, "pt") as f:
+                tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (safe_open is no mapping)
+                done = int(f.metadata()["done"])
+        except SafetensorError as e:
+            raise StoreError(f"{file} is damaged ({e}); remove its folder, and run it again.") from e
         self.weights.load(self.model, _under(tensors, "weight:"))
         self.go_on_from(_under(tensors, "state:"))
         return done

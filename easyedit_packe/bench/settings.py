@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..errors import one_of
 from ..model.fetch import DEFAULT_MODEL, SOURCES
 from .archive import unedited_folder
-from .data import FORMATS, digest, find_file
+from .data import FORMATS, Record, digest, find_file, read_records
 from .editors import BenchError, Editor, find_editor
 from .metrics.judge import check as check_judge
 
@@ -87,6 +87,8 @@ class Settings:
         for name, least in (("n", 1), ("batch_size", 1), ("checkpoint_every", 1), ("start", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise BenchError(f"{name}: expected at least {least}, got {getattr(self, name)}.")
+        if any(c in self.label for c in "/\\") or self.label in (".", ".."):
+            raise BenchError(f"label: expected a part of a folder's name, without slashes, got {self.label!r}.")
         if self.curve and self.protocol != "consecutive":
             raise BenchError(f"curve: only the protocol consecutive is measured on the way, not {self.protocol!r}.")
         if any(not 0 < k <= self.n for k in self.curve):
@@ -126,6 +128,19 @@ class Settings:
     @property
     def data_file(self) -> Path:
         return find_file(self.data_dir, self.data)
+
+    def records(self) -> list[Record]:
+        """Those that the run is about.
+
+        Raises:
+            BenchError: there are none.
+        """
+        found = read_records(self.data_file, self.data)
+        if self.start >= len(found):
+            raise BenchError(
+                f"start: expected less than the {len(found)} records of {self.data_file}, got {self.start}."
+            )
+        return found[self.start : self.start + self.n]
 
     @property
     def found_editor(self) -> Editor:

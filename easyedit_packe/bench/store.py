@@ -98,8 +98,18 @@ def as_line(row: dict[str, Any]) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object's values."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """A JSON object's values.
+
+    Raises:
+        StoreError: the file cannot be read, or holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise StoreError(f"{path} is damaged ({e}); remove its folder, and run it again.") from e
+    if not isinstance(found, dict):
+        raise StoreError(f"{path}: expected a JSON object, got {type(found).__name__}; remove its folder.")
+    return found
 
 
 def write_json(path: Path, value: Any) -> None:

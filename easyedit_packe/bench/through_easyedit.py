@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..easyedit import parts
+from ..errors import HyperParamsError
 from ..registry import load_hparams, register
 from .data import FORMATS, Probe, Record, read_records
 
@@ -142,6 +143,10 @@ def main(data_type: str, argv: Sequence[str] | None = None) -> dict[str, Any]:
     found = register()
     records = read_records(args.data_dir, DATA_TYPES.get(args.data_type, args.data_type), args.ds_size)
     hparams = load_hparams(args.editing_method, args.hparams_dir)
+    if hparams.alg_name != args.editing_method:
+        raise HyperParamsError(
+            f"--editing_method: expected {hparams.alg_name}, as {args.hparams_dir} says, got {args.editing_method}."
+        )
     with quiet():
         editor = parts.base_editor().from_hparams(hparams)
     watch = Stopwatch(editor)

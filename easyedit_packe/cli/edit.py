@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import PatchError, RequestError
 from .facts import asked_for, settings_for
 from .loading import dtype_of, loaded, rounded, spinner
 from .options import (
@@ -35,7 +36,7 @@ def edit(
     rephrase: Annotated[list[str] | None, typer.Option(help="Only measured. May be repeated.")] = None,
     requests: RequestsFile = None,
     model: ModelName = DEFAULT_MODEL,
-    editor: Editor = "PaCKE",
+    editor: Editor = None,
     hparams: HParams = None,
     dtype: Annotated[
         Dtype,
@@ -63,6 +64,9 @@ def edit(
 
     asked = asked_for(prompt, target, subject, rephrase, requests)
     facts = read_requests(asked)
+    paraphrases = [_paraphrases(request) for request in asked]
+    if out.is_dir() or not (out.parent.is_dir() or not out.parent.exists()):
+        raise PatchError(f"--out: expected the name of a file in a folder, got {out}.")
     settings = settings_for(hparams, editor, model)
     settings.use_chat_template |= chat_template
     net, tok = loaded(model, dtype)
@@ -79,9 +83,9 @@ def edit(
             "before": was,
             "after": greedy(net, tok, turn(f.prompt)),
             "efficacy": token_accuracy(net, tok, turn(f.prompt), f.target),
-            "generality": [token_accuracy(net, tok, turn(p), f.target) for p in _paraphrases(raw)],
+            "generality": [token_accuracy(net, tok, turn(p), f.target) for p in texts],
         }
-        for f, raw, was in zip(facts, asked, before, strict=True)
+        for f, texts, was in zip(facts, paraphrases, before, strict=True)
     ]
     patch.info["metrics"] = [{k: r[k] for k in ("efficacy", "generality")} for r in rows]
     patch.save(out)
@@ -89,9 +93,9 @@ def edit(
         lost = {name: patch.info.get(name) for name in ("rounding", "rounded")}
         typer.echo(json.dumps({"patch": str(out), "bytes": out.stat().st_size, **lost, "edits": rows}))
         return
-    for r, raw in zip(rows, asked, strict=True):
+    for r, texts in zip(rows, paraphrases, strict=True):
         typer.echo(f"{r['prompt']}\n  before: {r['before']}\n  after:  {r['after']}")
-        for p, share in zip(_paraphrases(raw), r["generality"], strict=True):
+        for p, share in zip(texts, r["generality"], strict=True):
             typer.echo(f"  {p}: {share:.0%} of the target's tokens")
     for note in rounded(patch):
         typer.echo(note)
@@ -104,7 +108,7 @@ def ask(
         list[Path] | None, typer.Option("--patch", "-p", help="Try with this edit. May be repeated.")
     ] = None,
     model: ModelName = DEFAULT_MODEL,
-    tokens: Annotated[int, typer.Option(help="Most tokens to say.")] = 12,
+    tokens: Annotated[int, typer.Option(min=1, help="Most tokens to say.")] = 12,
     chat_template: ChatTemplate = False,
     as_json: AsJson = False,
 ) -> None:
@@ -125,9 +129,13 @@ def ask(
 
 
 def _paraphrases(request: dict[str, Any]) -> list[str]:
-    """Prompts that are only measured; EasyEdit's files hold one, or several, or none."""
-    given = request.get("rephrase_prompt")
-    return [given] if isinstance(given, str) else list(given or [])
+    """Prompts that are only measured; EasyEdit's files hold one, or several, or none. "{}" is the subject, as in the
+    prompt."""
+    given, subject = request.get("rephrase_prompt") or [], request.get("subject")
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise RequestError(f"rephrase_prompt: expected a text, or a list of texts, got {given!r}.")
+    return [text.replace("{}", subject) if subject else text for text in texts]
 
 
 def _what_takes_time(facts: int, algorithm: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import HyperParamsError, RequestError
+from ..errors import HyperParamsError, RequestError, one_of
 
 if TYPE_CHECKING:
     from ..config import HyperParams
@@ -21,31 +21,46 @@ def asked_for(
         if prompt is None or target is None:
             raise RequestError("expected --prompt and --target, or --requests with a JSON file.")
         return [{"prompt": prompt, "target_new": target, "subject": subject, "rephrase_prompt": rephrase}]
-    if prompt is not None or target is not None:
-        raise RequestError("expected either --requests or --prompt and --target, got both.")
+    if not prompt is target is subject is None or rephrase:
+        raise RequestError("expected either --requests, or --prompt, --target, --subject and --rephrase, got both.")
+    where = str(file)
     try:
         text = file.read_text(encoding="utf-8")
-        lines = [line for line in text.splitlines() if line.strip()]
-        requests = [json.loads(line) for line in lines] if file.suffix == ".jsonl" else json.loads(text)
+        requests = json.loads(text) if file.suffix != ".jsonl" else []
+        for number, line in enumerate(text.splitlines() if file.suffix == ".jsonl" else (), 1):
+            where = f"{file}, line {number},"
+            requests += [json.loads(line)] if line.strip() else []
     except (OSError, ValueError) as e:
-        raise RequestError(f"{file} is not readable as JSON: {e}.") from None
+        raise RequestError(f"{where} is not readable as JSON: {e}.") from None
     if not isinstance(requests, list):
         raise RequestError(f"{file}: expected a JSON list of requests, got {type(requests).__name__}.")
     return requests
 
 
-def settings_for(name: str | None, editor: str, model: str) -> HyperParams:
-    """Hyper-parameters from a file, or else the ones that are shipped for the model's name."""
-    from ..config import load_hparams
+def settings_for(name: str | None, editor: str | None, model: str) -> HyperParams:
+    """Hyper-parameters from a file, or else the ones that are shipped for the model's name.
 
+    Raises:
+        HyperParamsError: there are none, or they are another editor's than the one that is asked for.
+    """
+    from ..config import HyperParams, load_hparams
+    from ..config.files import shipped_dir
+
+    if editor is not None and editor not in HyperParams.algorithms:
+        raise HyperParamsError(f"--editor: {one_of(editor, list(HyperParams.algorithms))}; got {editor!r}.")
     if name is not None:
-        settings = load_hparams(name, editor)
+        settings = load_hparams(name, editor or "PaCKE")
+        if editor not in (None, settings.alg_name):
+            raise HyperParamsError(f"--editor: expected {settings.alg_name}, as {name} says, got {editor}; give one.")
     else:
-        try:
-            settings = load_hparams(Path(model).name, editor)
-        except HyperParamsError as e:
+        editor, called = editor or "PaCKE", Path(model).resolve().name if Path(model).exists() else Path(model).name
+        file = shipped_dir() / editor / f"{called}.yaml"
+        if not file.is_file():
+            names = sorted(path.stem for path in file.parent.glob("*.yaml"))
             raise HyperParamsError(
-                f"no hyper-parameters are shipped for {model!r}; name some with --hparams. {e}"
-            ) from e
+                f"no hyper-parameters of {editor} are shipped for {model!r} ({one_of(called, names)}); name some with "
+                "--hparams."
+            )
+        settings = load_hparams(file, editor)
     settings.device, settings.model_name = None, model
     return settings

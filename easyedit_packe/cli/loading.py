@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from ..cache import cache_dir
 from ..errors import FetchError, PatchError, one_of
 from ..model.fetch import SOURCES
 
@@ -84,14 +85,42 @@ def rewrite(file: Path, name: str, out: Path | None, verb: Literal["apply", "rev
         raise PatchError(f"{name} is shared by everything on this machine; give a folder of your own with --out.")
     if out is None and not Path(name).is_dir():
         raise PatchError(f"{name} is not a folder that could be changed; give one with --out.")
-    patch = WeightPatch.load(file)
-    model, tok = loaded(name, dtype_of(patch))
-    getattr(patch, verb)(model)
     folder = out or Path(name)
+    may_write(folder, Path(name))
+    patch = WeightPatch.load(file)
+    stored, made = stored_in(name) if out is None else None, dtype_of(patch)
+    if stored not in (None, made):
+        raise PatchError(
+            f"{name} holds weights in {stored}, and the edit was computed in {made}: they would be written over in "
+            f"that format, for good. Write to another folder with --out, or edit with --dtype {stored}."
+        )
+    model, tok = loaded(name, made)
+    getattr(patch, verb)(model)
     with spinner(f"writing {folder}"):
         model.save_pretrained(folder)
         tok.save_pretrained(folder)
     typer.echo(f"wrote {folder}")
+
+
+def may_write(folder: Path, model: Path | None = None) -> None:
+    """Raises `PatchError` where a model cannot be written without harm to what is there: into a file, over other
+    files than those of the `model` that it was loaded from, or among the models that all programs here share."""
+    shared = (cache_dir() / "models").resolve()
+    if shared in (folder.resolve(), *folder.resolve().parents):
+        raise PatchError(f"{folder} is shared by everything on this machine; give a folder of your own with --out.")
+    if folder.exists() and not folder.is_dir():
+        raise PatchError(f"{folder} is a file, expected a folder; give another name.")
+    own = model is not None and model.exists() and folder.resolve() == model.resolve()
+    if folder.is_dir() and any(folder.iterdir()) and not own:
+        raise PatchError(f"{folder} is not empty, and what it holds could be written over; give another folder.")
+
+
+def stored_in(folder: str) -> str | None:
+    """The precision of the weights in a model's folder, where its configuration says so."""
+    from transformers import AutoConfig
+
+    dtype = AutoConfig.from_pretrained(folder).dtype
+    return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
 def spinner(what: str) -> Any:

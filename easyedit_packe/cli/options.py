@@ -25,7 +25,7 @@ Subject = Annotated[str | None, typer.Option(help="What the fact is about; PaCKE
 RequestsFile = Annotated[
     Path | None, typer.Option(help="JSON list of EasyEdit requests, for many facts; a .jsonl file has one a line.")
 ]
-Editor = Annotated[str, typer.Option(help="PaCKE, or PaCKE+.")]
+Editor = Annotated[str | None, typer.Option(help="PaCKE, or PaCKE+; default: that of --hparams, else PaCKE.")]
 HParams = Annotated[str | None, typer.Option(help="YAML file or shipped name; default: the model's.")]
 
 __all__ = [

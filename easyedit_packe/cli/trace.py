@@ -32,7 +32,7 @@ def trace(
     subject: Subject = None,
     requests: RequestsFile = None,
     model: ModelName = DEFAULT_MODEL,
-    editor: Editor = "PaCKE",
+    editor: Editor = None,
     hparams: HParams = None,
     dtype: Annotated[Dtype, typer.Option(help="Precision to load the model in: that of the edit.")] = Dtype.AUTO,
     chat_template: ChatTemplate = False,

@@ -48,6 +48,12 @@ SOURCES = {
 DEFAULT_MODEL = "smollm2-135m"
 
 
+def hub_name(name: str) -> str:
+    """What others call a model that was fetched here, by its name or its folder; any other name as it is."""
+    fetched = Path(name).name if Path(name).parent == cache_dir() / "models" else name
+    return SOURCES[fetched].hub if fetched in SOURCES else name
+
+
 def fetch(name: str = DEFAULT_MODEL) -> Path:
     """Folder of a model of `SOURCES`, made on the first call (about a minute) and reused afterwards.
 

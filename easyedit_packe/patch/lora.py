@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import PatchError
+from ..model.fetch import hub_name
 from . import lora_gguf
 from .layout import layout_of
 from .slice import Slice
@@ -135,7 +136,7 @@ def to_lora(
         "bias": "none",
         "lora_bias": bool(biases),
         "fan_in_fan_out": transposed,
-        "base_model_name_or_path": info.get("base_model") or None,
+        "base_model_name_or_path": hub_name(str(info.get("base_model") or "")) or None,
         "inference_mode": True,
     }
     return LoraAdapter(tensors, config, errors, info.get("model_type"))

@@ -45,13 +45,19 @@ class EditStack:
         """Take one edit back, whether or not it is the newest; the others stay.
 
         Raises:
-            PatchError: the edit is not in force here.
+            PatchError: the edit is not in force here, or its nodes hold what none of the stack's edits wrote.
         """
         position = next((i for i, p in enumerate(self.edits) if p is patch), None)
         if position is None:
             raise PatchError("this edit is not among those in force; EditStack.edits lists them.")
         others = self.edits[:position] + self.edits[position + 1 :]
         parameters = patch.parameters_of(self.model)
+        for name, s in patch.slices.items():
+            if not same_bits(s.read(parameters[name]).cpu(), self._replayed(name, s, self.edits)):
+                raise PatchError(
+                    f"{name}: expected what the stack's edits leave there, got other values: something else has "
+                    "changed this model. Take that back first, or `push` its patch to this stack."
+                )
         values = {name: self._replayed(name, s, others) for name, s in patch.slices.items()}
         with told(self.model, patch):
             for name, s in patch.slices.items():

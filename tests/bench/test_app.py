@@ -35,6 +35,8 @@ def packe_bench(folder, settings, *more, **changes):
         ({"dtype": "float8"}, r"dtype: did you mean 'float32' or.*known: auto, float32.*got 'float8'"),
         ({"seed": -1}, r"seed: expected at least 0, got -1"),
         ({"start": -1}, r"start: expected at least 0, got -1"),
+        ({"label": "../x"}, r"label: expected a part of a folder's name, without slashes, got '../x'"),
+        ({"label": ".."}, r"label"),
         ({"curve": "1,x", "protocol": "consecutive"}, r"curve"),
     ],
 )

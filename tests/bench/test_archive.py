@@ -142,3 +142,27 @@ def test_without_zstandard(study, tmp_path, monkeypatch):
     for use in (lambda: pack(study, file), lambda: read(file)):
         with pytest.raises(MissingPackageError, match=r"'zstandard'.*pip install \"easyedit-packe\[bench\]\""):
             use()
+
+
+@pytest.mark.parametrize("name", ["../elsewhere/x", "/tmp/packe-elsewhere"])
+def test_nothing_is_unpacked_outside_the_folder(study, tmp_path, name):
+    import zstandard
+
+    text = "".join(json.dumps({**row, "run": name}) + "\n" for row in rows(study) if row["kind"] == "run")
+    file = tmp_path / "study.jsonl.zst"
+    file.write_bytes(zstandard.compress(text.encode()))
+    with pytest.raises(StoreError, match="expected runs inside the folder"):
+        unpack(file, tmp_path / "deep" / "here")
+    assert not (tmp_path / "deep").exists()
+
+
+def test_a_damaged_file_of_a_run_is_named(study, tmp_path):
+    file = next(study.rglob("run.json"))
+    file.write_text(file.read_text()[:50])
+    with pytest.raises(StoreError, match=r"run\.json is damaged .*remove its folder"):
+        markdown(find_runs([study]))
+    file.write_text("[]")
+    with pytest.raises(StoreError, match="expected a JSON object, got list"):
+        markdown(find_runs([study]))
+    with pytest.raises(StoreError, match=r"nope\.jsonl\.zst"):
+        unpack(tmp_path / "nope.jsonl.zst", tmp_path / "there")

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from easyedit_packe import PaCKEHyperParams
 from easyedit_packe.bench.editors import BenchError
 from easyedit_packe.bench.reproduce import costs
 from easyedit_packe.bench.reproduce.budget import choose
-from easyedit_packe.bench.reproduce.costs import A, Cost, Pass, Work, cost, work_seconds
+from easyedit_packe.bench.reproduce.costs import EDITORS, A, Cost, Pass, Work, cost, work_seconds
 from easyedit_packe.bench.reproduce.machine import GPUS, Machine, machine
 from easyedit_packe.bench.reproduce.models import KNOWN, Sizes, configuration, sizes
 from easyedit_packe.bench.reproduce.parts import parts
@@ -262,3 +263,10 @@ def test_assumptions_on_the_page_are_those_of_the_code():
 def test_names_are_short_enough_for_a_command():
     assert [p.key for p in parts("llama3-8b")] == ["figure3", "table1", "table2", "table2-program"]
     assert all(re.fullmatch(r"[a-z0-9-]+", p.key) for p in parts("llama3-8b"))
+
+
+def test_a_plan_for_the_settings_that_take_all_requests_at_once():
+    """0 takes all requests of a call together, and traces once."""
+    hparams = PaCKEHyperParams(edit_batch_size=0, retrace_every=0, num_steps=3)
+    work = EDITORS["PaCKE"](hparams, SMALL, 5, 2)
+    assert [p.times for p in work.passes] == [9, 2]

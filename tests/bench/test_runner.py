@@ -63,6 +63,11 @@ def test_a_model_is_loaded_in_the_precision_that_is_asked_for(found, settings):
         assert s.identity({}, made.digest).get("dtype", "auto") == dtype
 
 
+def test_a_start_behind_the_last_record_is_refused(settings):
+    with pytest.raises(Exception, match=r"start: expected less than the 8 records of .*, got 500"):
+        run(settings(start=500))
+
+
 def test_an_editor_writes_the_end_of_an_answer_and_the_target_is_measured(settings, monkeypatch):
     asked, apply = [], session.Session._call
 

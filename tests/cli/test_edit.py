@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM
 
 from easyedit_packe import PaCKEError, PaCKEHyperParams, PaCKEPlusHyperParams, WeightPatch
+from easyedit_packe.cli.facts import settings_for
 
 from ..conftest import CHAT, REQUESTS, assert_same_bits, make_model, make_tokenizer, snapshot
 from .common import packe, shell
@@ -193,3 +195,70 @@ def test_the_shipped_settings_edit_the_default_model(tmp_path, editor):
     shown = json.loads(packe("show", out, "--json"))
     assert [r["target_new"] for r in shown["requests"]] == ["Rome", "Zn"]
     assert len(shown["norm_by_layer"]) == {"PaCKE": 30, "PaCKE+": 11}[editor]
+
+
+# What would harm the user's files, or say something else than what was done
+
+
+def test_a_model_is_written_only_where_it_harms_nothing(checkpoint, tmp_path, monkeypatch):
+    out = tmp_path / "p.safetensors"
+    edited(checkpoint, out)
+    (tmp_path / "file").touch()
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "generation_config.json").write_text("mine")
+    monkeypatch.setenv("PACKE_CACHE", str(tmp_path / "cache"))
+    shared = tmp_path / "cache" / "models" / "tiny"
+    shutil.copytree(checkpoint, shared)
+    for more, why in (
+        (["--model", checkpoint, "--out", tmp_path / "file"], "is a file, expected a folder"),
+        (["--model", checkpoint, "--out", full], "is not empty"),
+        (["--model", shared], "is shared by everything"),
+        (["--model", checkpoint, "--out", shared], "is shared by everything"),
+    ):
+        with pytest.raises(PaCKEError, match=why):
+            packe("apply", out, *more)
+    assert (full / "generation_config.json").read_text() == "mine"
+    packe("apply", out, "--model", checkpoint, "--out", checkpoint)  # the user's own
+    packe("revert", out, "--model", checkpoint)
+
+
+def test_a_folder_in_another_precision_is_not_written_over(checkpoint, tmp_path):
+    out = tmp_path / "p.safetensors"
+    edited(checkpoint, out, "--dtype", "float32")
+    before = snapshot(AutoModelForCausalLM.from_pretrained(checkpoint))
+    with pytest.raises(PaCKEError, match=r"holds weights in bfloat16, and the edit was computed in float32.*--out"):
+        packe("apply", out, "--model", checkpoint)
+    assert_same_bits(AutoModelForCausalLM.from_pretrained(checkpoint), before)
+    packe("apply", out, "--model", checkpoint, "--out", tmp_path / "other")
+
+
+def test_another_editor_than_the_files_is_refused_and_a_stray_file_is_not_taken(checkpoint, tmp_path, monkeypatch):
+    options = ["--model", checkpoint, "--hparams", tmp_path / "PaCKE+.yaml", "--out", tmp_path / "p.safetensors"]
+    with pytest.raises(PaCKEError, match=r"--editor: expected PaCKE\+, as .*, got PaCKE"):
+        packe("edit", *FACT, *options, "--editor", "PaCKE")
+    packe("edit", *FACT, *options)
+    assert WeightPatch.load(tmp_path / "p.safetensors").info["hparams"]["alg_name"] == "PaCKE+"
+    with pytest.raises(PaCKEError, match=r"--editor: did you mean 'PaCKE'"):
+        packe("edit", *FACT, *options, "--editor", "packe")
+    monkeypatch.chdir(tmp_path)
+    shutil.copy("PaCKE+.yaml", "smollm2-135m.yaml")
+    assert settings_for(None, None, "smollm2-135m").alg_name == "PaCKE"
+
+
+def test_a_paraphrase_names_the_subject_as_the_prompt_does(checkpoint, tmp_path):
+    file = tmp_path / "facts.json"
+    file.write_text(json.dumps([{**REQUESTS[0], "rephrase_prompt": "{} was"}]))
+    options = ["--model", checkpoint, "--hparams", tmp_path / "PaCKE.yaml", "--out", tmp_path / "p.safetensors"]
+    assert "Anna Berg was: " in packe("edit", "--requests", file, *options)
+    file.write_text(json.dumps([{**REQUESTS[0], "rephrase_prompt": [1]}]))
+    with pytest.raises(PaCKEError, match=r"rephrase_prompt: expected a text, or a list of texts, got \[1\]"):
+        packe("edit", "--requests", file, *options)
+    with pytest.raises(PaCKEError, match="got both"):
+        packe("edit", "--requests", file, "--subject", "Omar", *options)
+    with pytest.raises(PaCKEError, match="name of a file"):
+        packe("edit", *FACT, *options[:-1], tmp_path)
+    lines = tmp_path / "facts.jsonl"
+    lines.write_text(json.dumps(REQUESTS[0]) + "\n\n{")
+    with pytest.raises(PaCKEError, match=r"facts.jsonl, line 3, is not readable"):
+        packe("edit", "--requests", lines, *options)

@@ -178,6 +178,24 @@ def test_what_reverting_means_where_edits_overlap():
     assert layer.weight.abs().sum() == 0
 
 
+def test_what_the_stack_does_not_know_is_not_written_over():
+    layer = torch.nn.Linear(2, 4, bias=False)
+    layer.weight.data.zero_()
+    stack, row = EditStack(layer), torch.ones(2, 2)
+    known = patch_of(layer.weight, [0, 1], 0 * row, 1 * row)
+    stack.apply(known)
+    other = patch_of(layer.weight, [1, 2], torch.tensor([[1.0, 1], [0, 0]]), 10 * row)
+    other.apply(layer)  # past the stack
+    before = layer.weight.detach().clone()
+    with pytest.raises(PatchError, match="something else has changed this model"):
+        stack.revert(known)
+    assert torch.equal(layer.weight, before)
+    assert stack.edits == [known]
+    other.revert(layer)
+    stack.revert(known)
+    assert not layer.weight.any()
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_stacks_of_random_edits(data):

@@ -131,9 +131,9 @@ def _prune(h: Any, s: Sizes, call: int, b: int) -> Work:
 def _packe(h: Any, s: Sizes, call: int, b: int) -> Work:
     """Each step a forward pass, and a backward pass for two terms that read the weights once; every few steps a pass
     forward and backward to trace."""
-    rows = min(h.edit_batch_size, call)
+    rows = min(h.edit_batch_size or call, call)
     batches = math.ceil(call / rows)
-    traced = math.ceil(h.num_steps / h.retrace_every) * batches
+    traced = math.ceil(h.num_steps / (h.retrace_every or h.num_steps)) * batches
     steps, tokens = h.num_steps * batches, rows * A["TEXT"]
     slices = 2 * s.layers * s.hidden * (h.num_critical_paths + h.num_negative_paths)
     extra = 8 * 4 * slices * min(call, 100) + _activations(s, tokens, b)
