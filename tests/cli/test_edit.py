@@ -194,7 +194,7 @@ def test_the_shipped_settings_edit_the_default_model(tmp_path, editor):
     assert len(result["edits"][1]["generality"]) == 1
     shown = json.loads(packe("show", out, "--json"))
     assert [r["target_new"] for r in shown["requests"]] == ["Rome", "Zn"]
-    assert len(shown["norm_by_layer"]) == {"PaCKE": 30, "PaCKE+": 11}[editor]
+    assert len(shown["norm_by_layer"]) == {"PaCKE": 30, "PaCKE+": 25}[editor]
 
 
 # What would harm the user's files, or say something else than what was done
