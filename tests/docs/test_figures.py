@@ -25,7 +25,7 @@ def test_each_is_shown_with_a_text_in_its_place():
 
 @pytest.mark.parametrize("svg", SVGS, ids=lambda p: p.name)
 def test_each_is_small_and_has_no_pixels(svg):
-    assert svg.stat().st_size < 200_000
+    assert svg.stat().st_size < 150_000
     assert "<image" not in svg.read_text(encoding="utf-8")
 
 
