@@ -102,7 +102,7 @@ def rewrite(file: Path, name: str, out: Path | None, verb: Literal["apply", "rev
     typer.echo(f"wrote {folder}")
 
 
-def may_write(folder: Path, model: Path | None = None) -> None:
+def may_write(folder: Path, model: Path) -> None:
     """Raises `PatchError` where a model cannot be written without harm to what is there: into a file, over other
     files than those of the `model` that it was loaded from, or among the models that all programs here share."""
     shared = (cache_dir() / "models").resolve()
@@ -110,8 +110,7 @@ def may_write(folder: Path, model: Path | None = None) -> None:
         raise PatchError(f"{folder} is shared by everything on this machine; give a folder of your own with --out.")
     if folder.exists() and not folder.is_dir():
         raise PatchError(f"{folder} is a file, expected a folder; give another name.")
-    own = model is not None and model.exists() and folder.resolve() == model.resolve()
-    if folder.is_dir() and any(folder.iterdir()) and not own:
+    if folder.is_dir() and any(folder.iterdir()) and folder.resolve() != model.resolve():
         raise PatchError(f"{folder} is not empty, and what it holds could be written over; give another folder.")
 
 

@@ -10,9 +10,8 @@ from typing import Annotated
 
 import typer
 
-from ..cache import cache_dir
 from ..errors import FetchError, PatchError
-from ..model.fetch import SOURCES
+from ..model.fetch import SOURCES, source_of
 from .export import MaxRank, said
 from .loading import spinner
 from .options import PatchFile
@@ -63,8 +62,7 @@ def push(
 
 def _base(name: str) -> tuple[str, str | None, str]:
     """Of a model: its name for others, its licence where that is known, and what `--model` takes; never a path."""
-    fetched = Path(name).name if Path(name).parent == cache_dir() / "models" else name
-    if fetched in SOURCES:
+    if fetched := source_of(name):
         return SOURCES[fetched].hub, SOURCES[fetched].licence, fetched
     public = Path(name).name if Path(name).is_absolute() or Path(name).exists() else name
     return public or "MODEL", None, public or "MODEL"

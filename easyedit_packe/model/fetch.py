@@ -48,10 +48,16 @@ SOURCES = {
 DEFAULT_MODEL = "smollm2-135m"
 
 
-def hub_name(name: str) -> str:
-    """What others call a model that was fetched here, by its name or its folder; any other name as it is."""
-    fetched = Path(name).name if Path(name).parent == cache_dir() / "models" else name
-    return SOURCES[fetched].hub if fetched in SOURCES else name
+def source_of(model: str) -> str | None:
+    """Which of `SOURCES` a model is, by its name or by the folder that it was fetched to."""
+    name = Path(model).name if Path(model).parent == cache_dir() / "models" else model
+    return name if name in SOURCES else None
+
+
+def hub_name(model: str) -> str:
+    """What others call a model that was fetched here; any other name as it is."""
+    name = source_of(model)
+    return SOURCES[name].hub if name else model
 
 
 def fetch(name: str = DEFAULT_MODEL) -> Path:

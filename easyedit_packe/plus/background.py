@@ -54,7 +54,7 @@ class Background:
 
     def prepare_texts(self, model: PreTrainedModel, tok: Any, seed: int, kept: Kept | None = None) -> None:
         """Let the model write its texts, the first time with this seed."""
-        if self._fresh("texts", settings := [OPENINGS, TEXTS, TEXT_TOKENS, seed]) or not len(self.texts):
+        if self._outdated("texts", settings := [OPENINGS, TEXTS, TEXT_TOKENS, seed]) or not len(self.texts):
 
             def make() -> dict[str, Tensor]:
                 return {"texts": sample_texts(model, tok, TEXTS, TEXT_TOKENS, seed)}
@@ -68,7 +68,7 @@ class Background:
         lines, written = background_lines(), digest_of([("texts", self.texts)])
 
         def measured(before: InputMoments, kind: str, settings: list[Any], measure: Measure) -> InputMoments:
-            before = InputMoments() if self._fresh(kind, settings) else before
+            before = InputMoments() if self._outdated(kind, settings) else before
             if all(name in before.counts for name in names):
                 return before
 
@@ -84,19 +84,19 @@ class Background:
         usual = partial(self._count_usual, model, tok, ffn, lines)
         self.moments = measured(self.moments, "usual", [lines, written], usual)
         if hparams.outputs:
-            self.outputs = {} if self._fresh("outputs", [written]) else self.outputs
+            self.outputs = {} if self._outdated("outputs", [written]) else self.outputs
             if not all(name in self.outputs for name in names):
                 make = partial(output_moments, model, ffn, self.texts)
                 self.outputs = kept.get("outputs", [names, written], make) | self.outputs
         if hparams.elsewhere:
             about, at = elsewhere(hparams.orders), hparams.write_at
-            count = partial(
-                InputMoments.count, model=model, tok=tok, ffn=ffn, texts=about, write_at=at, most=TOGETHER,
-                desc="lines about invented names, once",
+            desc = "lines about invented names, once"
+            self.elsewhere = measured(
+                self.elsewhere, "elsewhere", [[r.prompt for r in about], at],
+                lambda found: found.count(model, tok, ffn, about, at, TOGETHER, desc),
             )  # fmt: skip
-            self.elsewhere = measured(self.elsewhere, "elsewhere", [[r.prompt for r in about], at], count)
 
-    def _fresh(self, kind: str, settings: Sequence[Any]) -> bool:
+    def _outdated(self, kind: str, settings: Sequence[Any]) -> bool:
         """Whether what there is of a kind was made with other settings; from now on it is made with these."""
         now, before = json.dumps(settings), self._made_for.get(kind)
         self._made_for[kind] = now

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import PaCKEPlusHyperParams
-from ..errors import HyperParamsError, ModelError
+from ..errors import ModelError
 from ..model.config import max_tokens
 from ..model.ffn import FFNMap, FFNModule, slice_dtype
 from ..model.forward import answer_logits
@@ -135,32 +135,29 @@ class PlusRectifier:
 
     def run(self) -> Rectification:
         hp = self.hparams
-        history: list[dict[str, float | None]] = []
-        least, ridge, kept = math.inf, hp.ridge, self.slices.weight
-        best: Seen | None = None
-        for step in range(hp.num_steps):
-            seen = self.look()
-            history.append(self.terms(seen.lead))
-            if step == 0:
-                self.choose(seen)
-            lacking = self.lacking(seen).sum().item()
-            stalled = lacking > (1 - STALLED) * least
-            if best is None or lacking < least:
-                least, best, ridge = lacking, seen, max(hp.ridge, ridge / RIDGE_FACTOR)
-                kept = self.slices.weight
-            else:  # the last change went further than first order carries: a shorter one instead (Levenberg, Marquardt)
-                self.slices.weight, ridge = kept, ridge * RIDGE_FACTOR
-            if step == hp.num_steps - 1 or self.enough(self.lacking(best), stalled):
+        best = self.look()
+        self.choose(best)
+        least, ridge, kept, stalled = self.lacking(best).sum().item(), hp.ridge, self.slices.weight, False
+        history = [self.terms(best.lead)]
+        for step in range(1, hp.num_steps):
+            if self.enough(self.lacking(best), stalled):
                 break
             change = self.change(best, ridge)
-            if step == 0 and not change.isfinite().all():
+            if step == 1 and not change.isfinite().all():
                 raise ModelError(
                     "expected finite gradients, got NaN or infinite ones; the model overflows in its dtype on the way "
                     "back: load it in float32 or bfloat16."
                 )
             self.slices.weight = change.add_(kept)
-        if best is None:
-            raise HyperParamsError(f"num_steps: expected at least 1, got {hp.num_steps}.")
+            seen = self.look()
+            history.append(self.terms(seen.lead))
+            lacking = self.lacking(seen).sum().item()
+            stalled = lacking > (1 - STALLED) * least
+            if lacking < least:
+                least, best, ridge = lacking, seen, max(hp.ridge, ridge / RIDGE_FACTOR)
+                kept = self.slices.weight
+            else:  # the last change went further than first order carries: a shorter one instead (Levenberg, Marquardt)
+                self.slices.weight, ridge = kept, ridge * RIDGE_FACTOR
         terms = {name: [step[name] for step in history] for name in history[0]}
         patch = self.slices.patch()
         if hp.memory_size:
@@ -252,9 +249,7 @@ class PlusRectifier:
                 self.onward[m.name] = self.onward[m.name][self.critical[m.name].to(self.onward[m.name].device)]
         self.slices.choose(NodeSets(self.critical, {name: torch.empty(0, dtype=torch.long) for name in self.critical}))
         self.slices.weight.requires_grad_(False)
-        of = torch.linalg.vector_norm
-        sizes = [of(m.weight, dtype=slice_dtype(m.weight.dtype)).item() for m in self.ffn.modules]
-        self.reach = REACH * math.hypot(*sizes)
+        self.reach = REACH * math.hypot(*(_norm(m.weight) for m in self.ffn.modules))
 
     def relative(self, m: FFNModule, hidden: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
         """A node counts for what it does here against what it does elsewhere: an activation of a value module against
@@ -281,3 +276,7 @@ class PlusRectifier:
         for m, x in zip(self.ffn.modules, seen.inputs, strict=True):
             moments.add(m, x[own.to(x.device)].to(slice_dtype(x.dtype)))
         return moments
+
+
+def _norm(weight: Tensor) -> float:
+    return torch.linalg.vector_norm(weight, dtype=slice_dtype(weight.dtype)).item()

@@ -4,11 +4,9 @@ import platform
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from easyedit_packe.bench.peak_memory import peak_memory
 from easyedit_packe.config.packe import PaCKEHyperParams
-from easyedit_packe.model import ffn
 from easyedit_packe.model.ffn import FFNMap
 from easyedit_packe.model.forward import answer_logits
 from easyedit_packe.model.hooks import frozen
@@ -18,6 +16,7 @@ from easyedit_packe.requests import Encoded, collate, encode, read_requests
 
 from ..conftest import REQUESTS, make_model, make_tokenizer
 from ..live_bytes import peak_bytes
+from ..meta_models import llama3_8b
 
 
 @pytest.mark.slow
@@ -46,25 +45,16 @@ def test_one_request_with_the_papers_sizes():
 @pytest.mark.slow
 @pytest.mark.parametrize("num_requests", [1, 4])
 def test_llama3_8b_with_its_shipped_settings_within_a_tenth_of_the_model(num_requests, monkeypatch):
-    """By the sizes of all tensors, on the device of tensors without values; nodes are given, as there are no scores.
+    """Nodes are given, as there are no scores.
 
     Two passes, each traced, of one batch and of two, whose gradients have to be summed. The patch is left out.
     """
-    config = LlamaConfig(
-        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
-        num_key_value_heads=8, dtype=torch.bfloat16,
-    )  # fmt: skip
-    with torch.device("meta"):
-        model = LlamaForCausalLM(config).to(torch.bfloat16)
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
-    assert size == 2 * 8_030_261_248
+    model, size = llama3_8b(monkeypatch)
 
     def given(scores, critical, negative):
         nodes = torch.arange(critical + negative)
         return NodeSets(dict.fromkeys(scores, nodes[:critical]), dict.fromkeys(scores, nodes[critical:]))
 
-    monkeypatch.setattr(ffn, "_check_weight", lambda *_: None)  # they are not in memory
-    monkeypatch.setattr(ffn, "check_behaviour", lambda *_: None)
     monkeypatch.setattr("easyedit_packe.packe.rectify.choose_nodes", given)
     monkeypatch.setattr("easyedit_packe.packe.rectify.require_finite", lambda _: None)
     hp = PaCKEHyperParams.from_hparams("llama3-8b")

@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from easyedit_packe import PaCKEPlusHyperParams
-from easyedit_packe.model import ffn
 from easyedit_packe.model.ffn import FFNMap
 from easyedit_packe.packe.tracing import NodeSets
 from easyedit_packe.plus import background, rectify
@@ -15,30 +13,24 @@ from easyedit_packe.requests import read_requests
 
 from ..conftest import make_tokenizer
 from ..live_bytes import peak_bytes
+from ..meta_models import llama3_8b
 
 REQUEST = {"prompt": "the capital of Fooland is", "subject": "Fooland", "target_new": "Bartown"}
 
 
 @pytest.mark.slow
 def test_llama3_8b_with_its_shipped_settings_within_035_of_the_model(monkeypatch):
-    """By the sizes of all tensors, on the device of tensors without values. The background, which lies in main memory,
-    has the sizes of a real one; nodes are given, as there are no scores; two changes, and the looks before and after.
+    """The background, which lies in main memory, has the sizes of a real one; nodes are given, as there are no scores.
+
+    Two changes, and the looks before and after.
     """
-    config = LlamaConfig(
-        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
-        num_key_value_heads=8, dtype=torch.bfloat16,
-    )  # fmt: skip
-    with torch.device("meta"):
-        model = LlamaForCausalLM(config).to(torch.bfloat16)
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    model, size = llama3_8b(monkeypatch)
 
     def given(scores, critical, negative):
         return NodeSets(dict.fromkeys(scores, torch.arange(critical)), dict.fromkeys(scores, torch.arange(negative)))
 
     for owner, name, stand_in in (
-        (ffn, "_check_weight", lambda *_: None),  # they are not in memory
         (torch.linalg, "cholesky_ex", lambda x: (torch.linalg.cholesky(x), False)),  # whether it failed: "yes"
-        (ffn, "check_behaviour", lambda *_: None),
         (rectify, "choose_nodes", given),
         (rectify, "asked", lambda lead, *_: torch.arange(len(lead))),
         (rectify, "same_relation", lambda *_: [["{} was founded by", "{} is owned by"]]),
