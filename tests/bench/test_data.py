@@ -153,6 +153,17 @@ def test_broken_files(write, tmp_path):
         find_file(tmp_path, "qaedit")
 
 
+@pytest.mark.parametrize(("field", "value"), [("locality_prompt", None), ("target_new", 5), ("rephrase_prompt", ["a"])])
+def test_what_should_be_a_text_and_is_none_is_named(field, value, write):
+    with pytest.raises(DataError, match=r"x\.json: record 1: expected a text in \w+, got .*mend it"):
+        read_records(write("x.json", [{**CF, "case_id": 0}, {**CF, "case_id": 1, field: value}]), "counterfact")
+
+
+def test_a_record_without_a_target_is_left_out(write):
+    (record,) = read_records(write("x.json", [{**CF, "target_new": " "}, CF]), "counterfact")
+    assert record.target_new == CF["target_new"]
+
+
 def test_the_demo_needs_no_file():
     records = read_records("data", "demo")
     assert len(records) >= 60

@@ -127,7 +127,7 @@ def digest(file: Path) -> str:
 
 
 def read_records(data_dir: str | Path, data: str, size: int | None = None) -> list[Record]:
-    """The first `size` records that can be edited.
+    """The first `size` records that can be edited; those without a prompt or a target are left out, as EasyEdit does.
 
     Args:
         data_dir: a folder or the file itself.
@@ -143,7 +143,9 @@ def read_records(data_dir: str | Path, data: str, size: int | None = None) -> li
     if missing:
         raise DataError(f"{path} is no {data} file: its records lack {', '.join(missing)}. {_other(raw, data)}")
     try:
-        records = list(FORMATS[data].read(path, raw))
+        records = [r for r in FORMATS[data].read(path, raw) if r.prompt.strip() and r.target_new.strip()]
+    except DataError as e:
+        raise DataError(f"{path}: {e}.") from e
     except _BROKEN as e:
         raise DataError(f"{path} is no {data} file ({type(e).__name__}: {e}). {_other(raw, data)}") from e
     if not records:

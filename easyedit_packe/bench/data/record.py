@@ -55,6 +55,21 @@ class Record:
     portability: Mapping[str, Probes] = field(default_factory=dict)
     same_subject: Probes = ()
 
+    def __post_init__(self) -> None:
+        """Raises `DataError` where what should be a text is none, before anything is edited."""
+        texts: list[tuple[str, object]] = [
+            (name, getattr(self, name)) for name in ("prompt", "target_new", "ground_truth")
+        ]
+        texts += [("subject", self.subject)] if self.subject is not None else []
+        texts += [("rephrases", text) for text in self.rephrases]
+        kinds = [*self.localities.items(), *self.portability.items(), ("same_subject", self.same_subject)]
+        texts += [(name, text) for name, probes in kinds for p in probes for text in (p.prompt, *p.answers)]
+        for name, value in texts:
+            if not isinstance(value, str):
+                raise DataError(
+                    f"record {self.case_id}: expected a text in {name}, got {value!r}; mend it or leave it out"
+                )
+
     @property
     def neighbours(self) -> Probes:
         """All probes that must stay, whatever they are called."""
