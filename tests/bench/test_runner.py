@@ -193,6 +193,12 @@ def test_a_folder_never_mixes_two_runs(settings):
     assert run(settings(n=1, hparams={"lr": 1e-3}, label="slow")).name == "PaCKE-seed42-slow"
 
 
+def test_a_run_whose_editor_refused_at_once_gives_way_to_the_mended_command(found, settings):
+    with pytest.raises(BenchError, match="nodes"):
+        run(settings(n=1, hparams={"num_critical_paths": 10**6}))
+    assert len(rows(run(settings(n=1)), "cases.jsonl")) == 1
+
+
 @pytest.fixture
 def failing_at_the_second(monkeypatch):
     """PaCKE, which changes the model and then raises, at the record 1."""
