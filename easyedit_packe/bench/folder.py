@@ -32,7 +32,7 @@ class RunFolder:
         self.environment = short_name(environment)
         file, environments = path / "run.json", {self.environment: environment}
         identity = json.loads(json.dumps(identity, default=str))
-        # Without a row it holds nothing yet, as when the editor refused a hyper-parameter: the mended command may go on.
+        # Without a row it holds nothing yet, as when the editor refused a setting: the mended command may go on.
         begun = any((path / name).is_file() and (path / name).stat().st_size for name in ("edits.jsonl", "cases.jsonl"))
         there = read_json(file) if begun and file.is_file() else {}
         if there:

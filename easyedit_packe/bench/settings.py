@@ -123,6 +123,8 @@ class Settings:
             merged: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), dict(config)))
         except OmegaConfBaseException as e:
             raise BenchError(f"{e.full_key or 'settings'}: {(e.msg or str(e)).splitlines()[0]}; correct it.") from None
+        if Path(merged.model).name in ("", ".."):  # "." has no name to find hyper-parameters by
+            merged.model = str(Path(merged.model).resolve())
         return merged.check()
 
     @property

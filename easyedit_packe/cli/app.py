@@ -26,7 +26,8 @@ from .trace import trace
 
 
 class _App(typer.Typer):
-    """Typer that ends a deliberate error with one line on standard error and exit code 1."""
+    """Typer that ends a deliberate error, and a path that cannot be used, with one line on standard error and exit
+    code 1."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -34,6 +35,11 @@ class _App(typer.Typer):
             return super().__call__(*args, **kwargs)
         except PaCKEError as e:
             typer.echo(f"packe: {e}", err=True)
+            sys.exit(1)
+        except OSError as e:
+            if e.filename is None:
+                raise
+            typer.echo(f"packe: {e.filename}: {e.strerror}; give another path.", err=True)
             sys.exit(1)
 
 

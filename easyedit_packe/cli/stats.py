@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import RequestError
+from .loading import loaded
 from .options import DEFAULT_MODEL, ModelName
 
 
@@ -28,9 +29,7 @@ def stats(
     except ValueError:
         raise RequestError(f"--layers: expected numbers with commas between them, got {layers!r}.") from None
     from ..easyedit.statistics import compute_stats
-    from ..model.load import load
 
-    loaded, tok = load(model)
-    files = compute_stats(loaded, tok, corpus, chosen, tokens=tokens, seed=seed, root=stats_dir)
+    files = compute_stats(*loaded(model), corpus, chosen, tokens=tokens, seed=seed, root=stats_dir)
     for layer, file in files.items():
         typer.echo(f"layer {layer}: {file}")

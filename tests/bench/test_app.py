@@ -52,6 +52,11 @@ def test_numbers_as_text_are_numbers(world):
     assert (settings.n, settings.generation, settings.curve) == (3, False, [1])
 
 
+def test_the_folder_that_one_stands_in_has_a_name(world, monkeypatch):
+    monkeypatch.chdir(world / "tiny")
+    assert Settings.from_dict(settings_of(world, "PaCKE", model=".")).model_folder.parent.name == "tiny"
+
+
 @pytest.mark.parametrize("name", ["memory", "ALG", "check", "algorithms"])
 @pytest.mark.parametrize("editor", ["PaCKE", "PaCKE+"])
 def test_a_hyper_parameter_that_is_no_field_is_refused(found, world, editor, name):

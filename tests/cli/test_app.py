@@ -84,6 +84,19 @@ def test_errors_are_one_line_and_a_code(tmp_path):
     assert run.returncode == 1
     assert "EASYEDIT_HOME" in run.stderr
     assert shell("easyedit", "shew").returncode == 2
+    run = shell("stats", "--model", "nope")
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith("packe: no model 'nope': not a folder")
+
+
+def test_a_path_that_cannot_be_used_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    archive = ROOT / "benchmarks" / "results" / "costs.jsonl.zst"
+    run = shell("unpack", str(archive), str(tmp_path / "file"))
+    assert run.returncode == 1
+    assert run.stderr.startswith(f"packe: {tmp_path}/file/")
+    assert run.stderr.endswith("Not a directory; give another path.\n")
+    assert run.stderr.count("\n") == 1
 
 
 def test_without_gguf_a_model_is_not_even_downloaded(tmp_path, monkeypatch):

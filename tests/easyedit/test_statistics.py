@@ -105,7 +105,7 @@ def test_command(tmp_path, text, monkeypatch):
     from easyedit_packe.cli import stats as stats_cli
 
     monkeypatch.setenv("PACKE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("easyedit_packe.model.load.load", lambda name: (named("llama"), make_tokenizer()))
+    monkeypatch.setattr("easyedit_packe.model.load.load", lambda name, dtype: (named("llama"), make_tokenizer()))
     app = typer.Typer()
     app.command()(stats_cli.stats)
     run = CliRunner().invoke(app, ["--corpus", "self", "--layers", "0,1", "--tokens", "300"])

@@ -143,7 +143,7 @@ def label_beside(axes: Axes, labels: Sequence[Label]) -> None:
     starts = [axes.transAxes.inverted().transform(axes.transData.transform((at.x, at.y))) for at in labels]
     order = sorted(range(len(labels)), key=lambda i: (starts[i][1], -i))
     beside: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
-    leads: list[tuple[float, float]] = []
+    leads: list[Any] = []
     for i, y in zip(order, spread([starts[i][1] for i in order], line), strict=True):
         at = labels[i]
         leads += starts[i], (1.04, y), (math.nan, math.nan)
