@@ -110,6 +110,7 @@ def _rectify_plus(
     model: PreTrainedModel, tok: Any, requests: Sequence[EditRequest], hparams: PaCKEPlusHyperParams
 ) -> Rectify:
     ffn = FFNMap.of(model)
+    ffn.require_dense("PaCKE+")
     encode(tok, requests, max_tokens(model))  # refuses all before the first is edited
     return lambda asked: rectify_plus(model, tok, ffn, asked, hparams, EditMemory.of(model))
 

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import torch
 
-from easyedit_packe.model.ffn import FFNMap
+from easyedit_packe.model.ffn import ExpertsModule, FFNMap
 
 
 def as_d_by_m(m, tensor):
     """The nodes of a weight-shaped tensor of a module as [D, M]."""
+    if isinstance(m, ExpertsModule):  # [E, ., .]; keys behind, or between, their gates
+        nodes = tensor if m.node_axis == 0 else tensor.transpose(1, 2)
+        return (nodes[:, m.experts.up] if m.kind == "key" else nodes).flatten(0, 1).T
     nodes = tensor.narrow(m.node_axis, m.first, m.num_nodes)
     return nodes.T if m.node_axis == 0 else nodes
 
 
 def of_nodes(m, bias):
     """The nodes' entries of a bias-shaped tensor of a key module [M]; None where the bias belongs to no node."""
-    return bias[m.first :] if m.has_node_bias and bias is not None else None
+    if not m.has_node_bias or bias is None:
+        return None
+    return bias[:, m.experts.up].flatten() if isinstance(m, ExpertsModule) else bias[m.first :]
+
+
+def mark(m, tensor, nodes, is_bias=False):
+    """Of a weight- or bias-shaped tensor only what belongs to these nodes; all of a value module's bias."""
+    if is_bias and m.kind == "value":
+        return tensor
+    mask = torch.zeros_like(tensor)
+    if isinstance(m, ExpertsModule):
+        expert, at = nodes // m.experts.width, nodes % m.experts.width
+        at = m.experts.up[at] if m.kind == "key" else at
+        (mask.transpose(1, 2) if m.node_axis == 1 and not is_bias else mask)[expert, at] = 1.0
+    else:
+        mask.index_fill_(0 if is_bias else m.node_axis, nodes + m.first, 1.0)
+    return tensor * mask
 
 
 def dense_scores(gradients, score):
@@ -85,14 +104,9 @@ class DenseEditor:
     def masked(self, grads, nodes):
         out = {}
         for m in self.ffn.modules:
-            weight = grads[f"{m.name}.weight"]
-            mask, at = torch.zeros_like(weight), nodes[m.name] + m.first
-            mask.index_fill_(m.node_axis, at, 1.0)
-            out[f"{m.name}.weight"] = weight * mask
+            out[f"{m.name}.weight"] = mark(m, grads[f"{m.name}.weight"], nodes[m.name])
             if f"{m.name}.bias" in grads:
-                bias = grads[f"{m.name}.bias"]
-                keep = torch.zeros_like(bias).index_fill_(0, at, 1.0) if m.kind == "key" else 1.0
-                out[f"{m.name}.bias"] = bias * keep
+                out[f"{m.name}.bias"] = mark(m, grads[f"{m.name}.bias"], nodes[m.name], is_bias=True)
         return out
 
     def step(self, *grads):

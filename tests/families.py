@@ -34,6 +34,12 @@ _LINEAR = {
     "linear_num_key_heads": 1, "linear_num_value_heads": 2, "linear_conv_kernel_dim": 2,
 }  # fmt: skip
 
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
+_LATENT = {
+    "num_key_value_heads": 2, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4,
+    "v_head_dim": 8,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Family:
@@ -188,6 +194,54 @@ FAMILIES: dict[str, Family] = {
     "llava": Family("gated", "LlavaForConditionalGeneration", {
         "vision_config": {**_VISION, "model_type": "clip_vision_model"}, "image_token_index": 5,
     }, {**_GROUPED, "model_type": "llama"}),
+    "mixtral": Family("experts", "MixtralForCausalLM", {**_GROUPED, "num_local_experts": 4}, widths=(96, 96)),
+    "qwen2_moe": Family("experts", "Qwen2MoeForCausalLM", {
+        **_GROUPED, **_EXPERTS, "shared_expert_intermediate_size": 12,
+    }, widths=(32, 32)),
+    "qwen3_moe": Family("experts", "Qwen3MoeForCausalLM", {**_HEADS, **_EXPERTS}, widths=(32, 32)),
+    "qwen3_next": Family("experts", "Qwen3NextForCausalLM", {
+        **_HEADS, **_LINEAR, **_EXPERTS, "shared_expert_intermediate_size": 12,
+    }, widths=(32, 32)),
+    "olmoe": Family("experts", "OlmoeForCausalLM", {
+        **_COMMON, "num_experts": 4, "num_experts_per_tok": 2,
+    }, widths=(96, 96)),
+    "phimoe": Family("experts", "PhimoeForCausalLM", {
+        **_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2, "lm_head_bias": True,
+    }, widths=(96, 96)),
+    "glm4_moe": Family("experts", "Glm4MoeForCausalLM", {
+        **_HEADS, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+        "first_k_dense_replace": 0,
+    }, widths=(32, 32)),
+    "deepseek_v2": Family("experts", "DeepseekV2ForCausalLM", {
+        **_COMMON, **_LATENT, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+        "first_k_dense_replace": 0, "n_group": 1, "topk_group": 1, "topk_method": "greedy",
+    }, widths=(32, 32)),
+    "deepseek_v3": Family("experts", "DeepseekV3ForCausalLM", {
+        **_COMMON, **_LATENT, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+        "first_k_dense_replace": 0, "n_group": 1, "topk_group": 1,
+    }, widths=(32, 32)),
+    "ernie4_5_moe": Family("experts", "Ernie4_5_MoeForCausalLM", {
+        **_HEADS, "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 8, "moe_layer_start_index": 1,
+        "moe_num_shared_experts": 1, "moe_layer_interval": 1,
+    }, widths=(24, 32)),
+    "lfm2_moe": Family("experts", "Lfm2MoeForCausalLM", {
+        **_GROUPED, **_EXPERTS, "layer_types": ["conv", "full_attention"], "num_dense_layers": 0,
+    }, widths=(32, 32)),
+    "jamba": Family("experts", "JambaForCausalLM", {
+        **_GROUPED, "num_experts": 4, "num_experts_per_tok": 2, "expert_layer_period": 1, "expert_layer_offset": 0,
+        "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 4, "mamba_d_conv": 2, "mamba_dt_rank": 4,
+        "use_mamba_kernels": False,
+    }, widths=(96, 96)),
+    "dots1": Family("experts", "Dots1ForCausalLM", {
+        **_HEADS, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+        "first_k_dense_replace": 0, "n_group": 1, "topk_group": 1, "n_shared_experts": 1,
+    }, widths=(32, 32)),
+    "hunyuan_v1_moe": Family("experts", "HunYuanMoEV1ForCausalLM", {
+        **_HEADS, "num_experts": 4, "moe_topk": [2, 2],
+    }, widths=(96, 96)),
+    "gpt_oss": Family("experts", "GptOssForCausalLM", {
+        **_sliding(), "num_local_experts": 4, "num_experts_per_tok": 2, "rope_parameters": None,
+    }, widths=(96, 96)),
 }
 # fmt: on
 
@@ -200,4 +254,6 @@ def make_family(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) ->
         model = getattr(transformers, family.model)(family.config())
         for p in model.parameters():  # also the biases, which start at zero
             p.data.normal_(0, 0.3) if p.ndim > 1 else p.data.add_(torch.randn_like(p) * 0.1)
+    if family.form == "experts":
+        model.set_experts_implementation("eager")  # the others have no float64
     return model.to(dtype).eval()

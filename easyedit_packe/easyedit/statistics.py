@@ -145,7 +145,9 @@ def compute_stats(
     Raises:
         ModelError: unknown architecture or no name. RequestError: no such file or layer, or too short a text.
     """
-    values = {m.layer: m for m in FFNMap.of(model).modules if m.kind == "value"}
+    ffn = FFNMap.of(model)
+    ffn.require_dense("EasyEdit's MEMIT family, which reads these statistics,")
+    values = {m.layer: m for m in ffn.modules if m.kind == "value"}
     layers = sorted(values) if layers is None else sorted(set(layers))
     if not layers or not set(layers) <= set(values):
         raise RequestError(f"layers: expected some of 0 to {len(values) - 1}, got {layers}; correct --layers.")

@@ -6,13 +6,15 @@ So a family whose code differs from that of all others with these names is refus
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from .blocks import FORMS, WHERE, Block, what
+from .blocks import EXPERTS, FORMS, WHERE, Block, what
+from .experts import Experts
 from .hooks import ends_with, frozen, output_hooks
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ def check_behaviour(model: PreTrainedModel, blocks: list[Block]) -> None:
     kinds = {(b.form, type(b.module)): b for b in reversed(blocks)}
     with frozen(model), torch.no_grad():
         for block in kinds.values():
+            if block.form == EXPERTS:
+                _check_experts(model, block)
+                continue
             problem = next(_problems(model, block), None)
             if problem is not None:
                 raise ModelError(
@@ -61,11 +66,9 @@ def _problems(model: PreTrainedModel, block: Block) -> Iterator[str]:
     def see(x: Tensor, _: Tensor) -> None:
         inner.append(x.detach().flatten(0, -2).float())
 
-    embeddings = model.get_input_embeddings()
-    ids = torch.linspace(0, len(embeddings.weight) - 1, TOKENS, device=embeddings.weight.device).long()
     key, value = block[form.key], block[form.value]
     with output_hooks([(key, move), (value, see)]), ends_with(value):
-        model.base_model(input_ids=ids.expand(len(STEPS), -1), use_cache=False)
+        model.base_model(input_ids=_tokens(model).expand(len(STEPS), -1), use_cache=False)
     if not inner:
         yield f"{form.key} does not come before {form.value}"
         return
@@ -78,3 +81,25 @@ def _problems(model: PreTrainedModel, block: Block) -> Iterator[str]:
         yield f"input j of {form.value} does not move with key j of {form.key} alone"
     if form.is_gated and (down + 2 * up).norm() > 0.1 * down.norm():
         yield f"{form.value}'s inputs are not in proportion to the outputs of {form.key}"
+
+
+def _check_experts(model: PreTrainedModel, block: Block) -> None:
+    """Compare what experts give with what they give while they are shown, where `Experts` computes in their place.
+
+    Raises:
+        ModelError: it is something else, by more than half precision can explain.
+    """
+    found: list[Tensor] = []
+    for way in (nullcontext(), Experts(block.name, block.module).shown()):
+        with way, output_hooks([(block.module, lambda _, y: found.append(y.float()))]), ends_with(block.module):
+            model.base_model(input_ids=_tokens(model)[None], use_cache=False)
+    if len(found) < 2 or (found[1] - found[0]).norm() > 0.02 * found[0].norm():
+        raise ModelError(
+            f"{block.name} has the form of a mixture of experts, but in {what(model)} it computes something else than "
+            "easyedit_packe/model/experts.py says. It cannot be edited; choose another model."
+        )
+
+
+def _tokens(model: PreTrainedModel) -> Tensor:
+    weight = model.get_input_embeddings().weight
+    return torch.linspace(0, len(weight) - 1, TOKENS, device=weight.device).long()

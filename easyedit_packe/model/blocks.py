@@ -13,6 +13,7 @@ from torch import nn
 
 from ..errors import ModelError
 from .config import text_config
+from .experts import find_experts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,6 +53,8 @@ FORMS: dict[str, Form] = {
     "plain dense": Form("dense_h_to_4h", "dense_4h_to_h"),  # GPT-NeoX (Pythia), Falcon, BLOOM, Persimmon
 }
 WHERE = "easyedit_packe/model/blocks.py: FORMS"
+EXPERTS = "experts"
+"""The form of a block that is a mixture of experts (`experts.py`)."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Block:
     Attributes:
         path: its name in the model with `*` for the layer, e.g. `model.layers.*.mlp`; the layer's own where the
             matrices lie there.
-        form: which of `FORMS`.
+        form: which of `FORMS`, or `EXPERTS`.
     """
 
     path: str
@@ -93,18 +96,22 @@ def find_blocks(model: PreTrainedModel) -> list[Block]:
     """The block of each decoder layer, in their order.
 
     Raises:
-        ModelError: a layer has no block of a known form, several, or experts.
+        ModelError: a layer has no block of a known form, or several.
     """
     found = []
     where, layers = _decoder_layers(model)
     for i, layer in enumerate(layers):
         name = f"{where}.{i}"
         if any("expert" in n.rpartition(".")[2] for n, _ in layer.named_modules()):
-            raise ModelError(
-                f"expected one feed-forward block a layer, got a mixture of experts in {name} of {what(model)}. All "
-                "experts lie together in three-dimensional tensors, and no module computes with the nodes of one, so "
-                "they cannot be traced yet; choose a dense model."
-            )
+            experts = find_experts(layer)
+            if len(experts) != 1:
+                raise ModelError(
+                    f"expected one mixture of experts in {name} of {what(model)}, in the form that transformers has "
+                    f"since 5.0 (one module with all experts' weights), found {len(experts)} among {_seen(layer)}; "
+                    "choose a model of another family."
+                )
+            found.append(Block(f"{where}.*.{experts[0][0]}", i, EXPERTS, experts[0][1]))
+            continue
         fits = [
             Block(f"{where}.*{part}", i, form, module)
             for part, module in [("", layer), *((f".{n}", c) for n, c in layer.named_children())]

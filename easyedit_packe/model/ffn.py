@@ -7,21 +7,40 @@ Hugging Face model is known by the form of its blocks (`blocks.py`); shapes only
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import ModelError
 from .behaviour import check_behaviour
-from .blocks import FORMS, find_blocks
+from .blocks import EXPERTS, FORMS, Block, find_blocks
 from .config import text_config
+from .experts import Experts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Kind = Literal["key", "value"]
+
+
+class Part(NamedTuple):
+    """Where some nodes lie in the model's parameters.
+
+    Attributes:
+        weight, bias: the parameters' names; `...down_proj[3]` is expert 3's part of one.
+        at: where on the axis that counts nodes [k'].
+        size: of that axis.
+        rows: which of the nodes asked for these are, an index of [k].
+    """
+
+    weight: str
+    bias: str
+    at: Tensor
+    size: int
+    rows: Any
 
 
 @dataclass(frozen=True)
@@ -72,6 +91,61 @@ class FFNModule:
         rows = self.weight.detach().index_select(self.node_axis, self.places(index).to(self.weight.device))
         return rows if self.node_axis == 0 else rows.T.contiguous()
 
+    def biases(self, index: Tensor) -> Tensor:
+        """Copy of the nodes' bias entries [k], of a key module that has them."""
+        return self.bias.detach()[self.places(index)]
+
+    def parts(self, index: Tensor) -> Iterator[Part]:
+        """Where the nodes `index` [k] lie, parameter by parameter."""
+        size = self.weight.shape[self.node_axis]
+        yield Part(f"{self.name}.weight", f"{self.name}.bias", self.places(index), size, slice(None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertsModule(FFNModule):
+    """All key, or all value vectors of a layer's experts: `module` only stands for them, see `experts.py`.
+
+    `name` is a parameter's, `node_axis` that of one expert's matrix. The biases of value vectors, which belong to no
+    node, are never trained.
+    """
+
+    experts: Experts
+
+    @property
+    def weight(self) -> Tensor:
+        """[E, ., .]"""
+        return getattr(self.experts.module, self.name.rpartition(".")[2])
+
+    @property
+    def bias(self) -> Any:
+        """[E, .] for a key module with biases, else None."""
+        return getattr(self.experts.module, f"{self.experts.key}_bias", None) if self.kind == "key" else None
+
+    @property
+    def num_nodes(self) -> int:
+        """E M."""
+        return self.experts.num_experts * self.experts.width
+
+    def _at(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The expert of each node [k], and its place in that expert's matrix."""
+        index = index.to(self.weight.device)
+        expert, node = index // self.experts.width, index % self.experts.width
+        return expert, self.experts.up.to(index.device)[node] if self.kind == "key" else node
+
+    def nodes(self, index: Tensor) -> Tensor:
+        weight = self.weight.detach()
+        return (weight if self.node_axis == 0 else weight.transpose(1, 2))[self._at(index)]
+
+    def biases(self, index: Tensor) -> Tensor:
+        return self.bias.detach()[self._at(index)]
+
+    def parts(self, index: Tensor) -> Iterator[Part]:
+        expert, at = self._at(index)
+        for e in expert.unique().tolist():
+            rows = (expert == e).nonzero().squeeze(1).cpu()
+            names = f"{self.name}[{e}]", f"{self.name}_bias[{e}]"
+            yield Part(*names, at[rows], self.weight.shape[1 + self.node_axis], rows)
+
 
 @dataclass(frozen=True)
 class FFNMap:
@@ -91,17 +165,7 @@ class FFNMap:
         """
         _check_plain(model)
         blocks, hidden_size = find_blocks(model), text_config(model).hidden_size
-        found: list[FFNModule] = []
-        for b in blocks:
-            form = FORMS[b.form]
-            key = FFNModule(f"{b.name}.{form.key}", b.layer, "key", b[form.key], int(b.transposed))
-            value = FFNModule(f"{b.name}.{form.value}", b.layer, "value", b[form.value], int(not b.transposed))
-            for m in (key, value):
-                _check_weight(m, hidden_size)
-            if form.packed:
-                key = replace(key, first=key.num_nodes // 2)
-            _check_shapes(b.name, key, value, None if form.gate is None else b[form.gate])
-            found += [key, value]
+        found = [m for b in blocks for m in (_experts if b.form == EXPERTS else _dense)(b, hidden_size)]
         check_behaviour(model, blocks)
         return cls(tuple(found), hidden_size)
 
@@ -109,6 +173,38 @@ class FFNMap:
     def num_nodes(self) -> int:
         """M of the narrowest layer; in most models it is the same in all."""
         return min(m.num_nodes for m in self.modules)
+
+    def require_dense(self, who: str) -> None:
+        """Raises `ModelError` where a layer is a mixture of experts, for those who work on whole matrices [M, D]."""
+        for m in self.modules:
+            if isinstance(m, ExpertsModule):
+                raise ModelError(
+                    f"{who} works on dense models, got a mixture of experts ({m.name}); edit it with PaCKE, or choose "
+                    "a dense model."
+                )
+
+
+def _dense(b: Block, hidden_size: int) -> list[FFNModule]:
+    form = FORMS[b.form]
+    key = FFNModule(f"{b.name}.{form.key}", b.layer, "key", b[form.key], int(b.transposed))
+    value = FFNModule(f"{b.name}.{form.value}", b.layer, "value", b[form.value], int(not b.transposed))
+    for m in (key, value):
+        _check_weight(m.name, m.module, "weight", m.node_axis, hidden_size)
+    if form.packed:
+        key = replace(key, first=key.num_nodes // 2)
+    _check_shapes(b.name, key, value, None if form.gate is None else b[form.gate])
+    return [key, value]
+
+
+def _experts(b: Block, hidden_size: int) -> list[FFNModule]:
+    experts = Experts(b.name, b.module)
+    of: dict[str, Any] = {"layer": b.layer, "experts": experts}
+    axis = int(experts.transposed)
+    key = ExpertsModule(name=f"{b.name}.{experts.key}", kind="key", module=experts.keys, node_axis=axis, **of)
+    value = ExpertsModule(name=f"{b.name}.down_proj", kind="value", module=experts.values, node_axis=1 - axis, **of)
+    for m in (key, value):
+        _check_weight(m.name, b.module, m.name.rpartition(".")[2], m.node_axis, hidden_size)
+    return [key, value]
 
 
 _MERGE = (
@@ -122,28 +218,28 @@ def _check_plain(model: PreTrainedModel) -> None:
         raise ModelError(f"expected a plain Hugging Face model, got PEFT's {type(model).__name__}; {_MERGE}")
 
 
-def _check_weight(m: FFNModule, hidden_size: int) -> None:
-    weight = getattr(m.module, "weight", None)
+def _check_weight(name: str, module: Any, parameter: str, node_axis: int, hidden_size: int) -> None:
+    weight = getattr(module, parameter, None)
     if not isinstance(weight, Tensor) or not weight.is_floating_point():
         raise ModelError(
-            f"expected a floating-point weight in {m.name}, got {getattr(weight, 'dtype', type(m.module).__name__)}; "
+            f"expected a floating-point weight in {name}, got {getattr(weight, 'dtype', type(module).__name__)}; "
             "load the model unquantised (float32, bfloat16 or float16) to edit it."
         )
-    if "weight" not in m.module._parameters:
+    if parameter not in module._parameters:
         raise ModelError(
-            f"expected {m.name} to hold its own weight, got {type(m.module).__name__} from "
-            f"{type(m.module).__module__}, which keeps it elsewhere; {_MERGE}"
+            f"expected {name} to hold its own weight, got {type(module).__name__} from "
+            f"{type(module).__module__}, which keeps it elsewhere; {_MERGE}"
         )
     if weight.device.type == "meta":
         raise ModelError(
-            f"expected the weight of {m.name} in memory, but it is offloaded (meta device); "
+            f"expected the weight of {name} in memory, but it is offloaded (meta device); "
             "load the model with a device_map that keeps every layer on a GPU or on the CPU."
         )
     if weight.is_inference():
-        raise ModelError(f"{m.name} was made under torch.inference_mode and cannot be edited; load it outside.")
-    if weight.ndim != 2 or weight.shape[1 - m.node_axis] != hidden_size:
+        raise ModelError(f"{name} was made under torch.inference_mode and cannot be edited; load it outside.")
+    if weight.shape[-2:][1 - node_axis] != hidden_size or weight.ndim != (2 if parameter == "weight" else 3):
         raise ModelError(
-            f"expected {m.name}.weight with hidden size {hidden_size} on axis {1 - m.node_axis}, got "
+            f"expected {name} with hidden size {hidden_size} on axis {1 - node_axis}, got "
             f"{tuple(weight.shape)}; the model's config and its weights disagree: load it again."
         )
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
+
+from .experts import ExpertNodes
 
 OutputHook = Callable[[Tensor, Tensor], Tensor | None]
 
@@ -14,14 +16,13 @@ OutputHook = Callable[[Tensor, Tensor], Tensor | None]
 @contextmanager
 def output_hooks(hooks: Iterable[tuple[nn.Module, OutputHook]]) -> Iterator[None]:
     """While active, each module's output y becomes `hook(x, y)` (None keeps y); x is the module's input."""
-    handles = []
-    try:
+    with ExitStack() as stack:
         for module, hook in hooks:
-            handles.append(module.register_forward_hook(lambda _, args, y, hook=hook: hook(args[0], y)))
+            if isinstance(module, ExpertNodes):
+                stack.enter_context(module.shown())
+            handle = module.register_forward_hook(lambda _, args, y, hook=hook: hook(args[0], y))
+            stack.callback(handle.remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Reached(Exception):

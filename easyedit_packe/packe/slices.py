@@ -124,10 +124,12 @@ class Slices:
         )
         for m, change in zip(self.ffn.modules, self.weight.detach().split(sizes), strict=True):
             index = self.index[m.name].to(m.weight.device)
-            at, size = m.places(index), m.weight.shape[m.node_axis]
-            parts[f"{m.name}.weight"] = _slice(m.node_axis, at, m.nodes(index), change, size, generator)
-            if m.has_node_bias:
-                parts[f"{m.name}.bias"] = _slice(0, at, m.bias.detach()[at], next(bias_rows), size, generator)
+            old, biases = m.nodes(index), next(bias_rows) if m.has_node_bias else None
+            for p in m.parts(index):
+                parts[p.weight] = _slice(m.node_axis, p.at, old[p.rows], change[p.rows], p.size, generator)
+                if biases is not None:
+                    was = m.biases(index)[p.rows]
+                    parts[p.bias] = _slice(0, p.at, was, biases[p.rows], p.size, generator)
         for m, change in zip(self.biased, self.value_bias.detach(), strict=True):
             index = torch.arange(len(change), device=m.bias.device)
             parts[f"{m.name}.bias"] = _slice(0, index, m.bias.detach().clone(), change, len(change), generator)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import ModelError, PatchError
-from ..model.blocks import FORMS, find_blocks
+from ..model.blocks import EXPERTS, FORMS, find_blocks
 
 _OLD = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3"), "gated"),
@@ -26,8 +26,9 @@ def layout_info(model: nn.Module) -> dict[str, Any]:
         blocks = find_blocks(model)
     except ModelError:
         return {}
-    linear = sorted({f"{b.path}.{name}" for b in blocks for name in FORMS[b.form].linear})
-    return {"ffn": {"linear": linear, "transposed": blocks[0].transposed}}
+    dense = [b for b in blocks if b.form != EXPERTS]
+    linear = sorted({f"{b.path}.{name}" for b in dense for name in FORMS[b.form].linear})
+    return {"ffn": {"linear": linear, "transposed": any(b.transposed for b in dense)}}
 
 
 def layout_of(info: dict[str, Any]) -> tuple[list[str], bool]:

@@ -19,6 +19,7 @@ from ..errors import PatchError
 from ..model.fetch import hub_name
 from . import lora_gguf
 from .layout import layout_of
+from .parameters import whole_and_part
 from .slice import Slice
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -90,6 +91,11 @@ def to_lora(
     biases: dict[str, Slice] = {}
     for name, s in slices.items():
         module, _, kind = name.rpartition(".")
+        if whole_and_part(name)[1] is not None:
+            raise PatchError(
+                f"{name}: LoRA here holds linear modules, and those of a mixture of experts are none; keep this change "
+                "as a patch (WeightPatch.save), or apply it and save the whole model (model.save_pretrained)."
+            )
         # PEFT loads an adapter of any other module without a word, and some of them, such as embeddings, it never uses.
         if kind not in ("weight", "bias") or not any(fnmatchcase(module, m) for m in linear):
             raise PatchError(

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
+from .parameters import find_parameters, whole_and_part
+from .slice import Slice
 from .weight_patch import WeightPatch
 
 
@@ -21,18 +23,25 @@ class OriginalWeights(Mapping[str, Tensor]):
         self.patch = patch
 
     def __getitem__(self, name: str) -> Tensor:
-        s = self.patch.slices[name]
+        parts = {part: s for (whole, part), s in self._touched() if whole == name}
+        if not parts:
+            raise KeyError(name)
         full = self._model.get_parameter(name).detach().clone()
-        s.write(full, s.old)
+        for part, s in parts.items():
+            s.write(full if part is None else full[part], s.old)
         return full
 
+    def _touched(self) -> Iterator[tuple[tuple[str, int | None], Slice]]:
+        return ((whole_and_part(name), s) for name, s in self.patch.slices.items())
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self.patch.slices)
+        return iter(dict.fromkeys(whole for (whole, _), _ in self._touched()))
 
     def __len__(self) -> int:
-        return len(self.patch.slices)
+        return sum(1 for _ in self)
 
     def restore(self) -> None:
         """Set this edit's nodes back in place, whatever they hold now, without any whole copy."""
+        found = find_parameters(self._model, self.patch.slices)
         for name, s in self.patch.slices.items():
-            s.write(self._model.get_parameter(name).data, s.old)
+            s.write(found[name].data, s.old)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..errors import PatchError
 from ..model.bits import same_bits
+from .parameters import find_parameters
 from .slice import Slice
 from .watchers import told
 from .weight_patch import WeightPatch, merged_info
@@ -83,7 +84,7 @@ class EditStack:
     def merged(self) -> WeightPatch:
         """All edits in force as one patch on the base model."""
         slices: dict[str, Slice] = {}
-        parameters = dict(self.model.named_parameters())
+        parameters = find_parameters(self.model, self._base)
         for name, base in self._base.items():
             theirs = [p.slices[name] for p in self.edits if name in p.slices]
             if not theirs:

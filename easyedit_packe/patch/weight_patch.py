@@ -13,6 +13,7 @@ from ..errors import PatchError
 from ..model.bits import same_bits
 from . import file, lora
 from .layout import layout_info
+from .parameters import find_parameters
 from .slice import Slice
 
 Side = Literal["old", "new"]
@@ -23,7 +24,8 @@ class WeightPatch:
     """An edit as data: for each touched parameter, which nodes change from what to what.
 
     Attributes:
-        slices: by parameter name, e.g. `model.layers.0.mlp.up_proj.weight`.
+        slices: by parameter name, e.g. `model.layers.0.mlp.up_proj.weight`, or, of one expert,
+            `model.layers.0.mlp.experts.down_proj[3]`.
         info: what is worth keeping about the edit, as plain values: `base_model`, `model_type`, `ffn`
             (see `layout.py`), `hparams`, `requests`, `losses` of each step, where the dtype is narrower than float32
             `rounding` and `rounded` (see `packe/rounding.py` and `achieved.py`), and `metrics` if they were measured.
@@ -74,12 +76,12 @@ class WeightPatch:
             raise
 
     def parameters_of(self, model: nn.Module) -> dict[str, Tensor]:
-        """The model's parameters by name.
+        """The parameters that the patch touches, by name.
 
         Raises:
-            PatchError: one that the patch touches is missing, or of another shape or dtype.
+            PatchError: the model does not have one, or it is of another shape or dtype.
         """
-        parameters: dict[str, Tensor] = dict(model.named_parameters())
+        parameters = find_parameters(model, self.slices)
         for name, s in self.slices.items():
             p = parameters.get(name)
             if p is None:

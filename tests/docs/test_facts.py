@@ -14,7 +14,7 @@ import yaml
 from easyedit_packe import PaCKEHyperParams, PaCKEPlusHyperParams
 from easyedit_packe.config import HyperParams
 from easyedit_packe.config.files import shipped_dir
-from easyedit_packe.model.blocks import FORMS
+from easyedit_packe.model.blocks import EXPERTS, FORMS
 
 from ..conftest import ROOT
 from ..families import FAMILIES
@@ -111,12 +111,13 @@ def test_models_are_those_that_hyper_parameters_are_shipped_for():
 
 def test_architectures_are_those_of_the_forms_and_of_the_tests():
     rows = {row["block"]: row for row in table("models.md", "block")}
-    assert list(rows) == list(FORMS)
+    assert list(rows) == [*FORMS, EXPERTS]
     for name, form in FORMS.items():
         assert quoted(rows[name]["keys, values"]) == [form.key, form.value]
         assert quoted(rows[name]["gate"]) == [form.gate] * (form.gate is not None)
         assert ("half" in rows[name]["gate"]) == form.packed
-        listed = quoted(rows[name]["families (`model_type`)"])
+    for name, row in rows.items():
+        listed = quoted(row["families (`model_type`)"])
         assert sorted(listed) == sorted(k for k, family in FAMILIES.items() if family.form == name)
     assert re.findall(r"random models of (\d+) families", text_of(ROOT / "README.md")) == [str(len(FAMILIES))]
 

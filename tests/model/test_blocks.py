@@ -5,7 +5,7 @@ import torch
 import transformers
 
 from easyedit_packe.errors import ModelError
-from easyedit_packe.model.blocks import FORMS, Form, find_blocks
+from easyedit_packe.model.blocks import EXPERTS, FORMS, Form, find_blocks
 from easyedit_packe.model.ffn import FFNMap
 from easyedit_packe.patch.layout import layout_info, layout_of
 
@@ -14,7 +14,7 @@ from ..families import FAMILIES, make_family
 
 
 def test_every_form_is_that_of_a_tested_family():
-    assert {family.form for family in FAMILIES.values()} == set(FORMS)
+    assert {family.form for family in FAMILIES.values()} == {*FORMS, EXPERTS}
 
 
 def test_a_block_of_no_known_form_says_what_to_add_and_then_is_one(monkeypatch):
@@ -52,21 +52,34 @@ def test_a_block_with_a_matrix_that_no_form_has():
     assert len(find_blocks(model)) == 2
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("Mixtral", {"num_local_experts": 4}),
-        ("Qwen3Moe", {"num_experts": 4, "moe_intermediate_size": 8, "num_experts_per_tok": 2, "head_dim": 8}),
-        ("Qwen3Moe", {"num_experts": 4, "moe_intermediate_size": 8, "head_dim": 8, "mlp_only_layers": [0]}),
-        ("GptOss", {"num_local_experts": 4, "head_dim": 8}),
-        ("DeepseekV3", {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}),
-    ],
-)
-def test_mixtures_of_experts_are_refused(name, options):
-    """Also where the first layers are dense, and where one shared expert has the names of a dense block."""
-    cls = getattr(transformers, f"{name}ForCausalLM")
-    model = cls(cls.config_class(**{**FAMILIES["llama"].options, **options}))
-    with pytest.raises(ModelError, match=r"mixture of experts.*choose a dense model"):
+@pytest.mark.parametrize("layer", [0, 1])
+def test_mixtures_of_experts_of_another_form_are_refused(layer):
+    """Also where the first layer is of a known one."""
+    model = make_family("mixtral")
+    model.model.layers[layer].mlp.experts = torch.nn.ModuleList(torch.nn.Linear(16, 16) for _ in range(4))
+    with pytest.raises(
+        ModelError, match=rf"expected one mixture of experts in model\.layers\.{layer} .*found 0.*another"
+    ):
+        FFNMap.of(model)
+
+
+def test_first_layers_without_experts():
+    """Also where one shared expert has the names of a dense block."""
+    of = transformers.DeepseekV3ForCausalLM
+    model = of(of.config_class(**FAMILIES["deepseek_v3"].options | {"first_k_dense_replace": 1}))
+    assert [b.path for b in find_blocks(model)] == ["model.layers.*.mlp", "model.layers.*.mlp.experts"]
+    assert [m.num_nodes for m in FFNMap.of(model).modules] == [24, 24, 32, 32]
+
+
+def test_experts_that_compute_something_else_are_refused(monkeypatch):
+    model = make_family("mixtral", torch.float32)
+    experts = type(model.model.layers[0].mlp.experts)
+    own = experts.forward
+    monkeypatch.setattr(experts, "forward", lambda self, x, *routed: own(self, x, *routed) + x)
+    with pytest.raises(ModelError, match=r"layers\.0\.mlp\.experts has the form.*computes something else"):
+        FFNMap.of(model)
+    monkeypatch.setattr(experts, "_apply_gate", lambda self, y: y.chunk(2, -1)[0] + y.chunk(2, -1)[1].square())
+    with pytest.raises(ModelError, match="to multiply each key's output by its gate"):
         FFNMap.of(model)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,12 +10,13 @@ import transformers
 
 from easyedit_packe.config.packe import PaCKEHyperParams
 from easyedit_packe.config.plus import PaCKEPlusHyperParams
-from easyedit_packe.editor import compute_patch
-from easyedit_packe.model.blocks import find_blocks
-from easyedit_packe.model.ffn import FFNMap
+from easyedit_packe.editor import apply_packe_to_model, compute_patch
+from easyedit_packe.errors import ModelError, PatchError
+from easyedit_packe.model.blocks import EXPERTS, find_blocks
+from easyedit_packe.model.ffn import ExpertsModule, FFNMap
 from easyedit_packe.model.forward import answer_logits
 from easyedit_packe.packe.rectify import rectify
-from easyedit_packe.patch import WeightPatch
+from easyedit_packe.patch import EditStack, WeightPatch
 from easyedit_packe.requests import collate, encode, read_requests
 
 from ..conftest import REQUESTS, assert_same_bits, make_tokenizer, snapshot
@@ -67,17 +69,21 @@ def edit_like_full_gradients(model, folder):
     ours.patch.save(folder / "edit.safetensors")
     patch = WeightPatch.load(folder / "edit.safetensors")
     patch.apply(model)
-    assert all(not torch.equal(m.weight, before[f"{m.name}.weight"]) for m in ffn.modules)
+    assert all(not torch.equal(m.weight, before[stored(m)]) for m in ffn.modules)
     for (name, p), q in zip(model.named_parameters(), dense.model.parameters(), strict=True):
         torch.testing.assert_close(p.data, q.data, rtol=0, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
     patch.revert(model)
     assert_same_bits(model, before)
 
 
+def stored(m):
+    return m.name if isinstance(m, ExpertsModule) else f"{m.name}.weight"
+
+
 def test_blocks_and_widths(family):
     model = make_family(family)
     blocks, ffn = find_blocks(model), FFNMap.of(model)
-    assert {b.form for b in blocks} == {FAMILIES[family].form}
+    assert blocks[-1].form == FAMILIES[family].form  # some families have experts from the second layer on
     assert [(m.layer, m.kind) for m in ffn.modules] == [(i, k) for i in range(2) for k in ("key", "value")]
     assert tuple(m.num_nodes for m in ffn.modules[::2]) == FAMILIES[family].widths
     assert tuple(m.num_nodes for m in ffn.modules[1::2]) == FAMILIES[family].widths
@@ -99,6 +105,10 @@ def test_the_adapter_is_the_edit(family, tmp_path):
 
     model, tok = make_family(family, torch.float32), make_tokenizer()
     patch = compute_patch(model, tok, REQUESTS[:1], HP)
+    if FAMILIES[family].form == EXPERTS:
+        with pytest.raises(PatchError, match=r"mixture of experts.*as a patch"):
+            patch.to_lora()
+        return
     ids = encode(tok, read_requests(REQUESTS))[2].ids[None]
     with torch.no_grad():
         base = model(ids).logits
@@ -116,8 +126,48 @@ def test_packe_plus_makes_the_target_lead(family):
     model, tok = make_family(family, torch.float32), make_tokenizer()
     before = snapshot(model)
     hp = PaCKEPlusHyperParams(num_critical_paths=6, num_steps=20, layers=None, null_space=0.0, prefix_contexts=0)
+    if FAMILIES[family].form == EXPERTS:
+        with pytest.raises(ModelError, match=r"PaCKE\+ .*mixture of experts.*edit it with PaCKE"):
+            compute_patch(model, tok, REQUESTS[:1], hp)
+        return
     patch = compute_patch(model, tok, REQUESTS[:1], hp)
     assert_same_bits(model, before)
+    patch.apply(model)
+    (e,) = encode(tok, read_requests(REQUESTS[:1]))
+    assert model(e.ids[None]).logits[0, e.answer_start - 1 : -1].argmax(-1).tolist() == e.answer.tolist()
+    patch.revert(model)
+    assert_same_bits(model, before)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "gpt_oss"])
+def test_experts_are_given_back_whole_and_one_edit_at_a_time(family):
+    """As EasyEdit restores its editors' work; two edits share nodes, and the first is taken out."""
+    model, tok = make_family(family, torch.float32), make_tokenizer()
+    before, stack = snapshot(model), EditStack(model)
+    _, originals = apply_packe_to_model(model, tok, REQUESTS[:1], HP, return_orig_weights=True)
+    assert set(originals) <= set(before)
+    assert len(originals) == len(list(originals)) > 0
+    assert all(torch.equal(originals[name], before[name]) for name in originals)
+    with pytest.raises(KeyError):
+        originals["no such"]
+    originals.restore()
+    assert_same_bits(model, before)
+    for request in REQUESTS[:2]:
+        stack.apply(compute_patch(model, tok, [request], HP))
+    first, second = stack.edits
+    assert {n.partition("[")[0] for n in stack.merged().slices} <= set(before)
+    stack.revert(first)
+    stack.revert(second)
+    assert_same_bits(model, before)
+
+
+def test_experts_in_bfloat16_as_transformers_computes_with_them():
+    """Grouped, not one after the other; and their own way of computing is what is left behind."""
+    model, tok = make_family("qwen3_moe", torch.bfloat16), make_tokenizer()
+    model.set_experts_implementation("grouped_mm")
+    before = snapshot(model)
+    patch = compute_patch(model, tok, REQUESTS[:1], replace(HP, lr=0.1, num_steps=10))
+    assert all("forward" not in module.__dict__ for module in model.modules())
     patch.apply(model)
     (e,) = encode(tok, read_requests(REQUESTS[:1]))
     assert model(e.ids[None]).logits[0, e.answer_start - 1 : -1].argmax(-1).tolist() == e.answer.tolist()
