@@ -67,8 +67,10 @@ setup(
         "judge": ["openai>=2"],  # `packe bench judge=`: any server that speaks its chat completions
         # `packe reproduce --launcher`, `packe bench -m hydra/launcher=`: several runs at a time, and clusters.
         "launchers": ["hydra-joblib-launcher>=1.2", "hydra-submitit-launcher>=1.2"],
+        "quantised": ["bitsandbytes>=0.50.2"],  # models in 4 and 8 bits, for `compute_adapter`
         "matrix": ["nox>=2024.10"],  # `make test-matrix`
         "test": [
+            "bitsandbytes>=0.50.2",
             "hydra-joblib-launcher>=1.2",  # a sweep of processes
             "hydra-submitit-launcher>=1.2",  # the same as jobs
             "hypothesis>=6.100",

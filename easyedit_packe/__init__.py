@@ -10,7 +10,7 @@ from .errors import PaCKEError
 if TYPE_CHECKING:
     from .config import PaCKEHyperParams, PaCKEPlusHyperParams
     from .easyedit import Found
-    from .editor import apply_packe_plus_to_model, apply_packe_to_model, compute_patch, record_patches
+    from .editor import apply_packe_plus_to_model, apply_packe_to_model, compute_adapter, compute_patch, record_patches
     from .model.load import LoadedModel
     from .patch import EditStack, OriginalWeights, WeightPatch
     from .requests import EditRequest
@@ -31,6 +31,7 @@ __all__ = [
     "WeightPatch",
     "apply_packe_plus_to_model",
     "apply_packe_to_model",
+    "compute_adapter",
     "compute_patch",
     "overlap",
     "record_patches",
@@ -51,6 +52,7 @@ _WHERE = {
     "WeightPatch": "patch",
     "apply_packe_plus_to_model": "editor",
     "apply_packe_to_model": "editor",
+    "compute_adapter": "editor",
     "compute_patch": "editor",
     "overlap": "trace.overlap",
     "record_patches": "editor",

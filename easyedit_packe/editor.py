@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy as copying
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,10 @@ from .model.device import check_device
 from .model.ffn import FFNMap
 from .packe.achieved import note_rounding
 from .packe.rectify import Rectification, rectify
+from .packe.slices import Slices
 from .patch import OriginalWeights, WeightPatch
+from .patch.lora import LoraAdapter, to_lora
+from .patch.slice import added
 from .patch.weight_patch import model_info
 from .plus.rectify import rectify_plus
 from .plus.state import EditMemory
@@ -85,6 +88,39 @@ def compute_patch(model: PreTrainedModel, tok: Any, requests: Requests, hparams:
     finally:
         for patch in reversed(done):
             patch.revert(model)
+
+
+def compute_adapter(
+    model: PreTrainedModel, tok: Any, requests: Requests, hparams: PaCKEHyperParams, max_rank: int | None = None
+) -> LoraAdapter:
+    """The same edit as a LoRA adapter, which leaves the weights alone: for a model that is quantised.
+
+    A patch needs weights that hold the numbers they stand for; an adapter adds to what the modules give. It is what
+    was trained, in float32, and rounded to nothing; of a model in float32 it is the adapter of the patch.
+
+    Args:
+        model: as for `compute_patch`, and its weights may be quantised (bitsandbytes, torchao), as far as gradients
+            flow through its modules. Not a mixture of experts.
+        tok, requests, hparams: see `compute_patch`; PaCKE alone.
+        max_rank: see `WeightPatch.to_lora`.
+
+    Raises:
+        RequestError, ModelError, HyperParamsError: before anything is computed wherever that can be known.
+        PatchError: nothing changes.
+    """
+    _require(hparams, PaCKEHyperParams, "compute_patch, for which the model must not be quantised")
+    read = as_asked(tok, requests, hparams)
+    ffn = FFNMap.of(model, quantised=True)
+    ffn.require_dense("an adapter")
+    encoded = encode(tok, read, max_tokens(model))
+    done: list[Slices] = []
+    with ExitStack() as stack:
+        for asked in [encoded] if hparams.trace == "call" else [[e] for e in encoded]:
+            result = rectify(model, ffn, asked, hparams)
+            if result.slices is not None:
+                done.append(result.slices)
+                stack.enter_context(result.slices.attached(train=False))  # the next request is edited on top of it
+    return to_lora(added([s.changes() for s in done]), model_info(model), max_rank)
 
 
 def as_asked(tok: Any, requests: Requests, hparams: HyperParams) -> list[EditRequest]:

@@ -5,15 +5,15 @@ So a family whose code differs from that of all others with these names is refus
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ModelError
-from .blocks import EXPERTS, FORMS, WHERE, Block, what
+from .blocks import EXPERTS, FORMS, WHERE, Block, shape_of, what
 from .experts import Experts
 from .hooks import ends_with, frozen, output_hooks
 
@@ -98,6 +98,30 @@ def _check_experts(model: PreTrainedModel, block: Block) -> None:
             f"{block.name} has the form of a mixture of experts, but in {what(model)} it computes something else than "
             "easyedit_packe/model/experts.py says. It cannot be edited; choose another model."
         )
+
+
+def check_gradients(names_and_modules: Iterable[tuple[str, nn.Module]], dtype: torch.dtype) -> None:
+    """Try whether gradients flow through quantised modules, one of each type: some of them only compute forwards.
+
+    Raises:
+        ModelError: through this one they do not, or not all of them.
+    """
+    of_type = {type(module): (name, module) for name, module in reversed(list(names_and_modules))}
+    for name, module in of_type.values():
+        device = next(module.parameters()).device
+        x = torch.randn(2, shape_of(module)[1], generator=torch.Generator().manual_seed(0)).to(device, dtype)
+        with torch.enable_grad():
+            y = module(x.requires_grad_())
+            along = (y * y.detach()).sum()
+            (grad,) = torch.autograd.grad(along, x, allow_unused=True) if along.requires_grad else (None,)
+            moved = ((y - module(torch.zeros_like(x))) * y).sum().item()  # the same by the map itself, which is linear
+        found = 0.0 if grad is None else (grad * x).sum().item()
+        if not abs(found - moved) <= 0.1 * abs(moved):
+            raise ModelError(
+                f"expected gradients to flow through {name}, a {type(module).__name__} from "
+                f"{type(module).__module__}, and they do not: here it only computes forwards (as bitsandbytes' 4 bits "
+                "do on some CPUs). Edit on a GPU, in 8 bits, or with another way of quantising."
+            )
 
 
 def _tokens(model: PreTrainedModel) -> Tensor:

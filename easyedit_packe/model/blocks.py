@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ModelError
 from .config import text_config
@@ -89,7 +89,19 @@ class Block:
     @property
     def width(self) -> int:
         """M: how many nodes of each kind."""
-        return self[FORMS[self.form].value].weight.shape[0 if self.transposed else 1]
+        return shape_of(self[FORMS[self.form].value])[0 if self.transposed else 1]
+
+
+def is_plain(weight: object) -> bool:
+    """Whether a weight holds the numbers that it stands for: not quantised, nor spread over processes."""
+    return isinstance(weight, Tensor) and weight.is_floating_point() and type(weight.data) is Tensor
+
+
+def shape_of(linear: Any) -> tuple[int, ...]:
+    """[out, in] of an `nn.Linear`, however a quantised one stores it; that of the weight of others."""
+    if not is_plain(linear.weight) and hasattr(linear, "out_features"):
+        return linear.out_features, linear.in_features
+    return tuple(linear.weight.shape)
 
 
 def find_blocks(model: PreTrainedModel) -> list[Block]:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from .behaviour import check_behaviour
-from .blocks import EXPERTS, FORMS, Block, find_blocks
+from .behaviour import check_behaviour, check_gradients
+from .blocks import EXPERTS, FORMS, Block, find_blocks, is_plain, shape_of
 from .config import text_config
 from .experts import Experts
 
@@ -80,7 +80,7 @@ class FFNModule:
     @property
     def num_nodes(self) -> int:
         """M."""
-        return self.weight.shape[self.node_axis] - self.first
+        return shape_of(self.module)[self.node_axis] - self.first
 
     def places(self, index: Tensor) -> Tensor:
         """Where the nodes `index` [k] lie on the axis of the weight that counts them, and in a key module's output."""
@@ -97,7 +97,7 @@ class FFNModule:
 
     def parts(self, index: Tensor) -> Iterator[Part]:
         """Where the nodes `index` [k] lie, parameter by parameter."""
-        size = self.weight.shape[self.node_axis]
+        size = shape_of(self.module)[self.node_axis]
         yield Part(f"{self.name}.weight", f"{self.name}.bias", self.places(index), size, slice(None))
 
 
@@ -149,25 +149,36 @@ class ExpertsModule(FFNModule):
 
 @dataclass(frozen=True)
 class FFNMap:
-    """All key and value modules of a model, in the order the forward pass meets them."""
+    """All key and value modules of a model, in the order the forward pass meets them.
+
+    Attributes:
+        has_weights: whether the weights may be read and changed; if not, an edit can only be put beside them.
+    """
 
     modules: tuple[FFNModule, ...]
     hidden_size: int
+    has_weights: bool = True
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> FFNMap:
+    def of(cls, model: PreTrainedModel, quantised: bool = False) -> FFNMap:
         """Find the modules of a Hugging Face causal language model.
+
+        Args:
+            quantised: its weights may be (`has_weights` is False then, whether or not they are).
 
         Raises:
             ModelError: blocks of an unknown form, or that do not act like one; an adapter around the model or its
-                modules; weights that are not in memory (offloaded to disk or the meta device), not floating point
-                (quantised), or made under `torch.inference_mode`.
+                modules; weights that are not in memory (offloaded to disk or the meta device), quantised, or made
+                under `torch.inference_mode`.
         """
         _check_plain(model)
         blocks, hidden_size = find_blocks(model), text_config(model).hidden_size
-        found = [m for b in blocks for m in (_experts if b.form == EXPERTS else _dense)(b, hidden_size)]
+        found: list[FFNModule] = []
+        for b in blocks:
+            found += _experts(b, hidden_size) if b.form == EXPERTS else _dense(b, hidden_size, quantised)
         check_behaviour(model, blocks)
-        return cls(tuple(found), hidden_size)
+        check_gradients([(m.name, m.module) for m in found if not is_plain(m.weight)], model.dtype)
+        return cls(tuple(found), hidden_size, has_weights=not quantised)
 
     @property
     def num_nodes(self) -> int:
@@ -184,12 +195,13 @@ class FFNMap:
                 )
 
 
-def _dense(b: Block, hidden_size: int) -> list[FFNModule]:
+def _dense(b: Block, hidden_size: int, quantised: bool) -> list[FFNModule]:
     form = FORMS[b.form]
     key = FFNModule(f"{b.name}.{form.key}", b.layer, "key", b[form.key], int(b.transposed))
     value = FFNModule(f"{b.name}.{form.value}", b.layer, "value", b[form.value], int(not b.transposed))
     for m in (key, value):
-        _check_weight(m.name, m.module, "weight", m.node_axis, hidden_size)
+        if not quantised or is_plain(m.weight):
+            _check_weight(m.name, m.module, "weight", m.node_axis, hidden_size)
     if form.packed:
         key = replace(key, first=key.num_nodes // 2)
     _check_shapes(b.name, key, value, None if form.gate is None else b[form.gate])
@@ -220,10 +232,12 @@ def _check_plain(model: PreTrainedModel) -> None:
 
 def _check_weight(name: str, module: Any, parameter: str, node_axis: int, hidden_size: int) -> None:
     weight = getattr(module, parameter, None)
-    if not isinstance(weight, Tensor) or not weight.is_floating_point():
+    if weight is None or (isinstance(weight, Tensor) and not is_plain(weight)):
+        found = type(weight).__name__ if isinstance(weight, Tensor) else type(module).__name__
         raise ModelError(
-            f"expected a floating-point weight in {name}, got {getattr(weight, 'dtype', type(module).__name__)}; "
-            "load the model unquantised (float32, bfloat16 or float16) to edit it."
+            f"expected a floating-point weight in {name}, got a quantised one ({found}), of which no single vector can "
+            "be changed; load the model unquantised (float32, bfloat16 or float16), or make the edit as an adapter "
+            "beside it (easyedit_packe.compute_adapter)."
         )
     if parameter not in module._parameters:
         raise ModelError(
@@ -246,11 +260,11 @@ def _check_weight(name: str, module: Any, parameter: str, node_axis: int, hidden
 
 def _check_shapes(block: str, key: FFNModule, value: FFNModule, gate: Any) -> None:
     """As many keys as values, and as many gates."""
-    counts = [key.num_nodes, value.num_nodes, value.num_nodes if gate is None else gate.weight.shape[0]]
+    counts = [key.num_nodes, value.num_nodes, value.num_nodes if gate is None else shape_of(gate)[0]]
     if len(set(counts)) > 1 or (key.first and key.first != key.num_nodes):
         raise ModelError(
-            f"expected as many keys as values and gates in {block}, got weights of {tuple(key.weight.shape)} and "
-            f"{tuple(value.weight.shape)}; this block is none of the forms of easyedit_packe/model/blocks.py."
+            f"expected as many keys as values and gates in {block}, got weights of {shape_of(key.module)} and "
+            f"{shape_of(value.module)}; this block is none of the forms of easyedit_packe/model/blocks.py."
         )
 
 

@@ -37,7 +37,7 @@ class Rectification:
     """Outcome of `rectify`.
 
     Attributes:
-        patch: the edit; the model itself is unchanged.
+        patch: the edit, empty if the model's weights may not be read; the model itself is unchanged.
         nodes: the nodes chosen at each tracing.
         losses: first term's mean token loss at each optimiser step, before the step; None where PaCKE+ overshot so
             far that the model overflowed, and took the step back.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -117,23 +118,34 @@ class Slices:
         Meant for the model as it stood while the changes were trained. Stochastic rounding draws from `seed`.
         """
         generator = torch.Generator().manual_seed(seed) if rounding == "stochastic" else None
-        parts: dict[str, tuple[Slice, Tensor]] = {}
+        stored = self._stored() if self.ffn.has_weights else iter(())
+        return rounded_patch({s.name: _slice(s, generator) for s in stored})
+
+    def changes(self) -> dict[str, Slice]:
+        """The changes by parameter name as they were trained, from nought: what an adapter adds beside the weights."""
+        found = {}
+        for s in self._stored():
+            change = s.change.cpu()
+            found[s.name] = Slice(s.axis, s.at.cpu(), torch.zeros_like(change), change, s.size)
+        return found
+
+    def _stored(self) -> Iterator[_Stored]:
+        """Every change, by the parameter that it belongs to."""
         sizes = [len(i) for i in self.index.values()]
         bias_rows = iter(
             self.key_bias.detach().split([s for m, s in zip(self.ffn.modules, sizes, strict=True) if m.has_node_bias])
         )
         for m, change in zip(self.ffn.modules, self.weight.detach().split(sizes), strict=True):
             index = self.index[m.name].to(m.weight.device)
-            old, biases = m.nodes(index), next(bias_rows) if m.has_node_bias else None
+            biases = next(bias_rows) if m.has_node_bias else None
             for p in m.parts(index):
-                parts[p.weight] = _slice(m.node_axis, p.at, old[p.rows], change[p.rows], p.size, generator)
+                nodes = index[p.rows]
+                yield _Stored(p.weight, m.node_axis, p.at, p.size, partial(m.nodes, nodes), change[p.rows])
                 if biases is not None:
-                    was = m.biases(index)[p.rows]
-                    parts[p.bias] = _slice(0, p.at, was, biases[p.rows], p.size, generator)
+                    yield _Stored(p.bias, 0, p.at, p.size, partial(m.biases, nodes), biases[p.rows])
         for m, change in zip(self.biased, self.value_bias.detach(), strict=True):
             index = torch.arange(len(change), device=m.bias.device)
-            parts[f"{m.name}.bias"] = _slice(0, index, m.bias.detach().clone(), change, len(change), generator)
-        return rounded_patch(parts)
+            yield _Stored(f"{m.name}.bias", 0, index, len(change), m.bias.detach().clone, change)
 
 
 class NodeGradients:
@@ -174,11 +186,21 @@ def spread(rows: Tensor, places: Tensor, total: int) -> Tensor:
     return out.index_copy_(0, places.to(out.device), rows.detach())
 
 
-def _slice(
-    axis: int, index: Tensor, old: Tensor, change: Tensor, size: int, generator: torch.Generator | None
-) -> tuple[Slice, Tensor]:
-    new = round_to(old.to(change.dtype) + change.to(old.device), old.dtype, generator)
-    return Slice(axis, index, old, new, size), change
+class _Stored(NamedTuple):
+    """What changes in one parameter: where (as in `Slice`), from what, and by how much."""
+
+    name: str
+    axis: int
+    at: Tensor
+    size: int
+    old: Callable[[], Tensor]
+    change: Tensor
+
+
+def _slice(s: _Stored, generator: torch.Generator | None) -> tuple[Slice, Tensor]:
+    old = s.old()
+    new = round_to(old.to(s.change.dtype) + s.change.to(old.device), old.dtype, generator)
+    return Slice(s.axis, s.at, old, new, s.size), s.change
 
 
 def _add(m: FFNModule, index: Tensor, change: Tensor, key_bias: Tensor | None, value_bias: Tensor | None) -> OutputHook:
