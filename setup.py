@@ -70,7 +70,6 @@ setup(
         "quantised": ["bitsandbytes>=0.50.2"],  # models in 4 and 8 bits, for `compute_adapter`
         "matrix": ["nox>=2024.10"],  # `make test-matrix`
         "test": [
-            "bitsandbytes>=0.50.2",
             "hydra-joblib-launcher>=1.2",  # a sweep of processes
             "hydra-submitit-launcher>=1.2",  # the same as jobs
             "hypothesis>=6.100",

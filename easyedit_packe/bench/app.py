@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         typer.echo(markdown(find_runs(done)))
     if len(found) > 1 and failed:
         typer.echo(f"packe bench: {len(failed)} of {len(found)} runs failed:", err=True)
-        for error in failed:
+        for error in dict.fromkeys(failed):  # a wrong setting fails them all in the same words
             typer.echo(f"- {error}", err=True)
     return 1 if failed else 0
 
