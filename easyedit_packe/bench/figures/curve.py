@@ -21,6 +21,8 @@ MISSING = Missing(
     "runs of the protocol consecutive that were measured on the way",
     'packe bench -m editor=FT-C,PaCKE data=zsre,counterfact protocol=consecutive n=50 "curve=[1,10]"',
 )
+CROWDED = 9
+"""More lines than in two columns of panels can be told apart, and in a file of less than 150 kB."""
 ROWS = (HARMONIC, *(metric for _, metric in PARTS))
 
 Curve = dict[int, dict[str, Mean]]
@@ -32,7 +34,8 @@ def draw(study: Study) -> Iterator[tuple[str, Figure]]:
     runs = [run for run in without_sweeps(study.runs) if run.is_shown and len(_whole(run)) > 1]
     for model, setting in sorted({(run.model, run.setting) for run in runs}):
         members = [run for run in runs if (run.model, run.setting) == (model, setting)]
-        for name, data in side_by_side(run.data for run in members):
+        crowded = len({run.name for run in members}) > CROWDED
+        for name, data in side_by_side((run.data for run in members), crowded):
             yield slug(model, setting, name), _figure(model, setting, [run for run in members if run.data in data])
 
 

@@ -41,10 +41,11 @@ def in_order(data: Iterable[str]) -> list[str]:
     return sorted(set(data), reverse=True)
 
 
-def side_by_side(data: Iterable[str]) -> list[tuple[str, list[str]]]:
-    """The data sets of each figure, and what its name says of them: two share one, of more each has its own."""
+def side_by_side(data: Iterable[str], crowded: bool = False) -> list[tuple[str, list[str]]]:
+    """The data sets of each figure, and what its name says of them: two share one, unless each is full by itself; of
+    more each has its own."""
     known = in_order(data)
-    return [("", known)] if len(known) <= 2 else [(name, [name]) for name in known]
+    return [("", known)] if len(known) <= (1 if crowded else 2) else [(name, [name]) for name in known]
 
 
 def slug(*parts: str) -> str:

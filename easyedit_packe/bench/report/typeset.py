@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HEADS = {"efficacy": "Eff.", "locality": "Loc.", "generality": "Gen.", "score": "Score"}
-DATA_NAMES = {"zsre": "ZsRE", "counterfact": "CounterFact"}
+DATA_NAMES = {"zsre": "ZsRE", "counterfact": "CounterFact", "qaedit": "QAEdit", "wikibigedit": "WikiBigEdit"}
 
 
 def latex(runs: Sequence[Run]) -> str:
