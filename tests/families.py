@@ -34,6 +34,10 @@ _LINEAR = {
     "linear_num_key_heads": 1, "linear_num_value_heads": 2, "linear_conv_kernel_dim": 2,
 }  # fmt: skip
 
+_ROUTED = {
+    "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "first_k_dense_replace": 0,
+    "n_group": 1, "topk_group": 1,
+}  # fmt: skip
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
 _LATENT = {
     "num_key_value_heads": 2, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4,
@@ -209,16 +213,13 @@ FAMILIES: dict[str, Family] = {
         **_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2, "lm_head_bias": True,
     }, widths=(96, 96)),
     "glm4_moe": Family("experts", "Glm4MoeForCausalLM", {
-        **_HEADS, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
-        "first_k_dense_replace": 0,
+        **_HEADS, **_ROUTED,
     }, widths=(32, 32)),
     "deepseek_v2": Family("experts", "DeepseekV2ForCausalLM", {
-        **_COMMON, **_LATENT, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
-        "first_k_dense_replace": 0, "n_group": 1, "topk_group": 1, "topk_method": "greedy",
+        **_COMMON, **_LATENT, **_ROUTED, "topk_method": "greedy",
     }, widths=(32, 32)),
     "deepseek_v3": Family("experts", "DeepseekV3ForCausalLM", {
-        **_COMMON, **_LATENT, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
-        "first_k_dense_replace": 0, "n_group": 1, "topk_group": 1,
+        **_COMMON, **_LATENT, **_ROUTED,
     }, widths=(32, 32)),
     "ernie4_5_moe": Family("experts", "Ernie4_5_MoeForCausalLM", {
         **_HEADS, "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 8, "moe_layer_start_index": 1,
@@ -233,8 +234,7 @@ FAMILIES: dict[str, Family] = {
         "use_mamba_kernels": False,
     }, widths=(96, 96)),
     "dots1": Family("experts", "Dots1ForCausalLM", {
-        **_HEADS, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
-        "first_k_dense_replace": 0, "n_group": 1, "topk_group": 1, "n_shared_experts": 1,
+        **_HEADS, **_ROUTED, "n_shared_experts": 1,
     }, widths=(32, 32)),
     "hunyuan_v1_moe": Family("experts", "HunYuanMoEV1ForCausalLM", {
         **_HEADS, "num_experts": 4, "moe_topk": [2, 2],

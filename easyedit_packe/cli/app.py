@@ -34,13 +34,13 @@ class _App(typer.Typer):
         try:
             return super().__call__(*args, **kwargs)
         except PaCKEError as e:
-            typer.echo(f"packe: {e}", err=True)
-            sys.exit(1)
+            said = str(e)
         except OSError as e:
             if e.filename is None:
                 raise
-            typer.echo(f"packe: {e.filename}: {e.strerror}; give another path.", err=True)
-            sys.exit(1)
+            said = f"{e.filename}: {e.strerror}; give another path."
+        typer.echo(f"packe: {said}", err=True)
+        sys.exit(1)
 
 
 app = _App(

@@ -7,7 +7,7 @@ exactly that form's matrices. That its names mean what they say is then tried on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from torch import Tensor, nn
 
@@ -92,7 +92,7 @@ class Block:
         return shape_of(self[FORMS[self.form].value])[0 if self.transposed else 1]
 
 
-def is_plain(weight: object) -> bool:
+def is_plain(weight: object) -> TypeGuard[Tensor]:
     """Whether a weight holds the numbers that it stands for: not quantised, nor spread over processes."""
     return isinstance(weight, Tensor) and weight.is_floating_point() and type(weight.data) is Tensor
 

@@ -232,7 +232,7 @@ def _check_plain(model: PreTrainedModel) -> None:
 
 def _check_weight(name: str, module: Any, parameter: str, node_axis: int, hidden_size: int) -> None:
     weight = getattr(module, parameter, None)
-    if weight is None or (isinstance(weight, Tensor) and not is_plain(weight)):
+    if not is_plain(weight):
         found = type(weight).__name__ if isinstance(weight, Tensor) else type(module).__name__
         raise ModelError(
             f"expected a floating-point weight in {name}, got a quantised one ({found}), of which no single vector can "
