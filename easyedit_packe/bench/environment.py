@@ -20,7 +20,8 @@ def describe(easyedit: str) -> dict[str, Any]:
     """Versions, the commit of this package's checkout, and the hardware."""
     return {
         "easyedit": easyedit,
-        "versions": {p: _version(p) for p in PACKAGES},
+        # torch's own word: what is installed as 2.13.0 may be built for CUDA or for CPUs.
+        "versions": {p: _version(p) for p in PACKAGES} | {"torch": str(torch.__version__)},
         "commit": _commit(),
         "hardware": _hardware(),
     }
