@@ -65,14 +65,14 @@ ARCHITECTURES = {
 def _texts_of_tiny_models_stay_out_of_the_users_cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("easyedit_packe.plus.kept.cache_dir", lambda: folder)
+        patch.setattr("easyedit_packe.model.kept.cache_dir", lambda: folder)
         yield
 
 
 @pytest.fixture
 def background_kept(monkeypatch):
     """For tests on the default model: what it writes takes a minute and stays the same, so it is kept for the user."""
-    monkeypatch.setattr("easyedit_packe.plus.kept.cache_dir", cache_dir)
+    monkeypatch.setattr("easyedit_packe.model.kept.cache_dir", cache_dir)
 
 
 def make_tokenizer(padding_side: str = "right", pad: bool = True) -> PreTrainedTokenizerFast:

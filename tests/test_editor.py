@@ -298,7 +298,7 @@ def test_merge_of_nothing_in_common_and_everything():
 def test_an_end_token_changes_nothing(hp, trace, tmp_path, monkeypatch):
     hp, patches = type(hp)(**{**hp.to_dict(), "trace": trace}), []
     for folder, tok in (("without", make_tokenizer()), ("with", ending(make_tokenizer()))):
-        monkeypatch.setattr("easyedit_packe.plus.kept.cache_dir", lambda folder=folder: tmp_path / folder)
+        monkeypatch.setattr("easyedit_packe.model.kept.cache_dir", lambda folder=folder: tmp_path / folder)
         patches.append(compute_patch(make_model("llama"), tok, REQUESTS, hp))
     for name, s in patches[0].slices.items():
         assert same_bits(s.new, patches[1].slices[name].new)

@@ -24,6 +24,7 @@ from ..cache import cache_dir
 from ..errors import EasyEditError, ModelError, RequestError
 from ..model.ffn import FFNMap
 from ..model.hooks import ends_with, frozen, output_hooks
+from ..model.kept import Kept
 from ..model.sampling import beginning, continued
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def compute_stats(
     The model, its flags and the random state come out as they went in.
 
     Args:
-        corpus: a text file (UTF-8), or "self": text sampled from the model, from `seed`.
+        corpus: a text file (UTF-8), or "self": text sampled from the model, from `seed`, which takes longer than all
+            else, and is kept in the cache for further layers.
         layers: decoder layers; None takes all. One file holds M x M float32 numbers.
         tokens: at most so many are read or sampled. Far more than M are needed for C to have full rank.
         length: tokens in one sequence.
@@ -155,7 +157,8 @@ def compute_stats(
     about: dict[str, Any] = {"model": model.config._name_or_path, "length": length}
     with frozen(model), torch.no_grad():
         if str(corpus) == "self":
-            ids = sample_text(model, tok, tokens, length, batch_size, seed)
+            how = [tokens, length, batch_size, seed]
+            ids = Kept(model, tok).get("samples", how, lambda: {"ids": sample_text(model, tok, *how)})["ids"]
             about |= {"corpus": "sampled from the model itself", "seed": seed}
         else:
             ids = _read_text(Path(corpus), tok, tokens, length)

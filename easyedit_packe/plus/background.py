@@ -14,10 +14,10 @@ from ..config import PaCKEPlusHyperParams
 from ..model.bits import as_bytes, as_text, digest_of
 from ..model.ffn import FFNMap
 from ..model.hooks import ends_with
+from ..model.kept import Kept
 from ..model.progress import shown
 from ..requests import EditRequest, collate, encode
 from .contexts import OPENINGS, background_lines, elsewhere, sample_texts
-from .kept import Kept
 from .moments import InputMoments
 from .outputs import output_moments
 

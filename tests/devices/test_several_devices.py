@@ -139,7 +139,7 @@ def test_plus_in_a_row_and_in_a_new_process(architecture, settings, tmp_path):
 @pytest.mark.parametrize("hp", [HP, PLUS], ids=["PaCKE", "PaCKE+"])
 def test_one_device_without_hooks(architecture, hp, tmp_path, monkeypatch):
     """Nobody moves what the model is given, and texts and everything else come from files on the CPU."""
-    monkeypatch.setattr("easyedit_packe.plus.kept.cache_dir", lambda: tmp_path)
+    monkeypatch.setattr("easyedit_packe.model.kept.cache_dir", lambda: tmp_path)
     here, tok = untied(architecture), make_tokenizer()
     there = copy.deepcopy(here).to("cuda:0")
     for request in REQUESTS[:2]:

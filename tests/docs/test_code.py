@@ -31,7 +31,7 @@ def transcripts(page: Path) -> list[str]:
 
 @pytest.mark.parametrize("page", python_pages())
 def test_python_runs_in_order_and_prints_what_stands_beside_it(page, monkeypatch, capsys):
-    monkeypatch.setattr("easyedit_packe.plus.kept.cache_dir", cache.cache_dir)  # of the real model, worth keeping
+    monkeypatch.setattr("easyedit_packe.model.kept.cache_dir", cache.cache_dir)  # of the real model, worth keeping
     blocks, scope = code(page, "python"), {"__name__": "page"}
     for block in blocks:
         exec(compile(block, name_of(page), "exec"), scope)

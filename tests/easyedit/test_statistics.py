@@ -7,8 +7,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from easyedit_packe.easyedit import statistics
 from easyedit_packe.easyedit.statistics import compute_stats, find_stats, load_moment, sample_text, stats_files
 from easyedit_packe.errors import EasyEditError, ModelError, RequestError
+from easyedit_packe.model import kept
 
 from ..conftest import ARCHITECTURES, REQUESTS, assert_same_bits, make_model, make_tokenizer, snapshot
 
@@ -78,6 +80,19 @@ def test_sampled_text_depends_on_the_seed_alone():
     assert one.shape == (10, 6)
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
+
+
+def test_the_models_text_is_sampled_once_for_all_layers(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(kept, "LARGEST", 1000.0)  # a tiny model is smaller than its text
+    model, tok = named("llama"), make_tokenizer()
+    settings = {"tokens": 60, "length": 6, "batch_size": 4, "root": tmp_path}
+    compute_stats(model, tok, "self", [0], **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(statistics, "sample_text", lambda *_: pytest.fail("sampled again"))
+        files = compute_stats(model, tok, "self", [1], **settings)
+    ids = sample_text(model, tok, 60, 6, 4, 0)
+    torch.testing.assert_close(load_moment(files[1]).double(), by_hand(model, ids, 1), rtol=1e-4, atol=1e-6)
 
 
 def test_errors_say_what_to_do(tmp_path, text):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from easyedit_packe import PaCKEPlusHyperParams
+from easyedit_packe.model import kept
 from easyedit_packe.model.ffn import FFNMap
-from easyedit_packe.plus import background, kept
+from easyedit_packe.plus import background
 from easyedit_packe.plus.background import Background
 from easyedit_packe.plus.layers import in_layers
 

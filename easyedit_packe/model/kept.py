@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..cache import cache_dir, written_whole
-from ..model.bits import weights_digest
+from .bits import weights_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
