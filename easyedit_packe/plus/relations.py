@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from ..config import PaCKEPlusHyperParams
 from ..model.forward import answer_logits
 from ..requests import EditRequest, collate, encode
 from .contexts import RELATIONS, about_subject, has_subject
+from .places import alike
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,16 +29,20 @@ def same_relation(
 
     None without a subject, or with a `likeness` of 1.
     """
-    least = hparams.likeness
-    return [_same(model, tok, r, least) if least < 1 and has_subject(r) else [] for r in requests]
+    asks = hparams.likeness < 1
+    return [_same(model, tok, r, hparams) if asks and has_subject(r) else [] for r in requests]
 
 
 @torch.no_grad()
-def _same(model: PreTrainedModel, tok: Any, request: EditRequest, least: float) -> list[str]:
+def _same(model: PreTrainedModel, tok: Any, request: EditRequest, hparams: PaCKEPlusHyperParams) -> list[str]:
     texts = [request, *(about_subject(request, relation) for relation in RELATIONS)]
     prompts = [e.begun for e in encode(tok, texts)]
-    logits = answer_logits(model, collate(prompts, model.get_input_embeddings().weight.device))
-    roots = logits.softmax(-1).sqrt()
-    alike = (roots[1:] @ roots[0]).tolist()  # Bhattacharyya's coefficient of the next token's distributions, 0 to 1
-    ordered = sorted(zip(alike, RELATIONS, strict=True), reverse=True)
-    return [relation for value, relation in ordered if value >= least]
+    device = model.get_input_embeddings().weight.device
+    roots: dict[int, Tensor] = {}
+    for piece in alike([e.answer_start for e in prompts], hparams.micro_batch_size):
+        logits = answer_logits(model, collate([prompts[i] for i in piece], device))
+        roots |= zip(piece, logits.softmax(-1).sqrt(), strict=True)
+    # Bhattacharyya's coefficient of the next token's distributions, 0 to 1
+    found = [(roots[i] @ roots[0]).item() for i in range(1, len(texts))]
+    ordered = sorted(zip(found, RELATIONS, strict=True), reverse=True)
+    return [relation for value, relation in ordered if value >= hparams.likeness]
