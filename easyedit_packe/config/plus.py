@@ -77,7 +77,8 @@ class PaCKEPlusHyperParams(HyperParams):
     """Weight, in the size of a change, of what it does to other subjects in the same relation and to the subject in
     other relations, against the neutral text's 1."""
     contrast_names: Count = 24
-    """Other subjects there: invented names, at most 32."""
+    """Other subjects there: of two hundred invented names so many that are of the subject's kind, as the model reads
+    it."""
     contrast_relations: Count = 26
     """Other relations there, of the package's own without those that state the request's, and of the neutral contexts
     without those that are asked for the target."""

@@ -19,6 +19,7 @@ from ..model.progress import shown
 from ..requests import EditRequest, collate, encode
 from .contexts import OPENINGS, background_lines, elsewhere, sample_texts
 from .moments import InputMoments
+from .names import OTHERS, TELLING, WHAT_IT_IS, kinds
 from .outputs import output_moments
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Background:
         moments: of the modules' inputs on these texts and on lines about invented names.
         elsewhere: the same where an edit of other subjects, in other relations, would write.
         outputs: by module, what a change of its output does further on (`outputs.output_moments`).
+        kinds: what the model says that other subjects are (`names.kinds`).
     """
 
     def __init__(self) -> None:
@@ -50,6 +52,7 @@ class Background:
         self.moments = InputMoments()
         self.elsewhere = InputMoments()
         self.outputs: dict[str, Tensor] = {}
+        self.kinds: dict[str, Tensor] = {}
         self._made_for: dict[str, str] = {}
 
     def prepare_texts(self, model: PreTrainedModel, tok: Any, seed: int, kept: Kept | None = None) -> None:
@@ -88,6 +91,8 @@ class Background:
             if not all(name in self.outputs for name in names):
                 make = partial(output_moments, model, ffn, self.texts)
                 self.outputs = kept.get("outputs", [names, written], make) | self.outputs
+        if hparams.contrast and (self._outdated("kinds", asked := [OTHERS, WHAT_IT_IS, TELLING]) or not self.kinds):
+            self.kinds = kept.get("kinds", asked, partial(kinds, model, tok))
         if hparams.elsewhere:
             about, at = elsewhere(hparams.orders), hparams.write_at
             desc = "lines about invented names, once"
@@ -117,17 +122,22 @@ class Background:
         found = {"texts": self.texts} | {f"background|{k}": t for k, t in self.moments.tensors().items()}
         found |= {f"elsewhere|{k}": t for k, t in self.elsewhere.tensors().items()}
         found |= {f"made_for|{kind}": as_bytes(settings) for kind, settings in self._made_for.items()}
-        return found | {f"outputs|{k}": t for k, t in self.outputs.items()}
+        for kind, tensors in (("outputs", self.outputs), ("kinds", self.kinds)):
+            found |= {f"{kind}|{k}": t for k, t in tensors.items()}
+        return found
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> Background:
         """What `tensors` gave."""
         background = cls()
         background.texts = tensors["texts"]
-        for kind, moments in (("background|", background.moments), ("elsewhere|", background.elsewhere)):
-            own = {k.removeprefix(kind): t for k, t in tensors.items() if k.startswith(kind)}
-            moments.load(own)
-        background.outputs = {k.removeprefix("outputs|"): t for k, t in tensors.items() if k.startswith("outputs|")}
-        made = {k.removeprefix("made_for|"): t for k, t in tensors.items() if k.startswith("made_for|")}
-        background._made_for = {kind: as_text(t) for kind, t in made.items()}
+
+        def own(kind: str) -> dict[str, Tensor]:
+            start = f"{kind}|"
+            return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
+
+        background.moments.load(own("background"))
+        background.elsewhere.load(own("elsewhere"))
+        background.outputs, background.kinds = own("outputs"), own("kinds")
+        background._made_for = {kind: as_text(t) for kind, t in own("made_for").items()}
         return background

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import PaCKEPlusHyperParams
 from ..model.ffn import FFNMap
 from ..requests import EditRequest
-from .contexts import FRAGMENTS, NAMES, ORDERS, RELATIONS, about_subject, has_subject, in_other_orders, of_another
+from .contexts import FRAGMENTS, ORDERS, RELATIONS, about_subject, has_subject, in_other_orders, of_another
 from .moments import InputMoments
 
 if TYPE_CHECKING:
@@ -18,18 +18,22 @@ if TYPE_CHECKING:
 
 
 def contrasts(
-    requests: Sequence[EditRequest], same: Sequence[Sequence[str]], hparams: PaCKEPlusHyperParams
+    requests: Sequence[EditRequest],
+    same: Sequence[Sequence[str]],
+    names: Sequence[Sequence[str]],
+    hparams: PaCKEPlusHyperParams,
 ) -> list[EditRequest]:
     """The texts, each with the request's target behind it, which is not looked at. None without a subject.
 
     Args:
         same: for each request, what states its own relation (`relations.same_relation`).
+        names: for each request, other subjects (`names.of_a_kind`).
     """
     rng, found = random.Random(hparams.seed), []
-    for request, own in zip(requests, same, strict=True):
+    for request, own, subjects in zip(requests, same, names, strict=True):
         if not has_subject(request):
             continue
-        for i, name in enumerate(rng.sample(NAMES, min(hparams.contrast_names, len(NAMES)))):
+        for i, name in enumerate(subjects):
             # each in the words of one text of every kind in which the target is asked for
             other = of_another(request, name)
             found.append(other)

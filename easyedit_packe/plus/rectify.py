@@ -35,6 +35,7 @@ from .demands import asked, lacks, leads, neutral, stated
 from .layers import in_layers
 from .least_change import Writes, least_change
 from .moments import InputMoments, at_places, damping
+from .names import of_a_kind
 from .outputs import in_units, onward
 from .places import alike, places
 from .relations import same_relation
@@ -114,7 +115,10 @@ class PlusRectifier:
         optional = [kind for rows, kind in kinds for _ in rows]
         self.optional = torch.tensor(optional, device=self.device)
         self.margins = [hparams.context_margin if kind else hparams.margin for kind in optional]
-        against = contrasts(requests, same, hparams) if hparams.contrast and hparams.null_space else []
+        against = []
+        if hparams.contrast and hparams.null_space:
+            names = of_a_kind(model, tok, requests, memory.background.kinds, hparams.contrast_names)
+            against = contrasts(requests, same, names, hparams)
         self.contrast = contrast_moments(model, tok, self.ffn, against, hparams)
         self.pieces = alike([len(e.ids) - 1 for e in self.rows], hparams.micro_batch_size)
         self.slices = Slices(self.ffn)

@@ -6,8 +6,9 @@ import torch
 from easyedit_packe import PaCKEPlusHyperParams
 from easyedit_packe.errors import HyperParamsError
 from easyedit_packe.model.hooks import output_hooks
-from easyedit_packe.plus.contexts import FRAGMENTS, NAMES, ORDERS, RELATIONS, in_other_orders, of_another
+from easyedit_packe.plus.contexts import FRAGMENTS, ORDERS, RELATIONS, in_other_orders, of_another
 from easyedit_packe.plus.contrast import contrast_moments, contrasts
+from easyedit_packe.plus.names import kinds, of_a_kind
 from easyedit_packe.plus.places import places
 from easyedit_packe.requests import EditRequest, Encoded, collate
 
@@ -15,6 +16,7 @@ from ..conftest import make_model, make_tokenizer
 from .common import ALL, plus
 
 ASKED = EditRequest("The author of Grey Tides is", "Ivo Marsh", "Grey Tides")
+NAMES = ["Blue Sands", "Mara Voss", "Lake Orme"]
 WIDE = {**ALL, "write_at": "from_subject", "orders": 2, "contrast": 1.0, "contrast_names": 3, "contrast_relations": 2}
 
 
@@ -40,7 +42,7 @@ def test_the_same_question_about_another():
 
 def test_other_subjects_and_other_relations():
     hp = PaCKEPlusHyperParams(**WIDE)
-    texts = contrasts([ASKED], [[]], hp)
+    texts = contrasts([ASKED], [[]], [NAMES], hp)
     assert len(texts) == 3 * 3 + 2
     assert all(t.subject in NAMES and t.subject in t.prompt and "Grey" not in t.prompt for t in texts[:9])
     assert ["author of" in t.prompt for t in texts[:9]] == [True, True, False] * 3
@@ -49,24 +51,24 @@ def test_other_subjects_and_other_relations():
     ]
     asked_for = {f.format("Grey Tides") for f in FRAGMENTS[: hp.subject_contexts]}
     assert all(t.subject == "Grey Tides" and t.prompt not in asked_for for t in texts[9:])
-    assert contrasts([ASKED], [[]], hp) == texts
-    assert contrasts([EditRequest("Who plays", "the piano")], [[]], hp) == []
-    assert len(contrasts([ASKED], [[]], PaCKEPlusHyperParams(**{**WIDE, "contrast_relations": 1000}))) == 9 + len(
-        RELATIONS
-    ) + len(FRAGMENTS[hp.subject_contexts :])
+    assert contrasts([ASKED], [[]], [NAMES], hp) == texts
+    assert contrasts([EditRequest("Who plays", "the piano")], [[]], [[]], hp) == []
+    assert len(
+        contrasts([ASKED], [[]], [NAMES], PaCKEPlusHyperParams(**{**WIDE, "contrast_relations": 1000}))
+    ) == 9 + len(RELATIONS) + len(FRAGMENTS[hp.subject_contexts :])
 
 
 def test_what_states_the_same_relation_is_not_held_against_it():
     hp = PaCKEPlusHyperParams(**{**WIDE, "contrast_relations": 1000, "relations": 0})
     own = ["{} was written by", "{} belongs to"]
-    left = [t for t in contrasts([ASKED], [[]], hp) if t.prompt not in {o.format("Grey Tides") for o in own}]
-    assert sorted(t.prompt for t in contrasts([ASKED], [own], hp)) == sorted(t.prompt for t in left)
+    left = [t for t in contrasts([ASKED], [[]], [NAMES], hp) if t.prompt not in {o.format("Grey Tides") for o in own}]
+    assert sorted(t.prompt for t in contrasts([ASKED], [own], [NAMES], hp)) == sorted(t.prompt for t in left)
 
 
 def test_other_subjects_are_in_all_words_in_which_the_target_is_asked_for():
     own = ["{} was written by", "{} belongs to", "{} is owned by"]
-    more = contrasts([ASKED], [own], PaCKEPlusHyperParams(**{**WIDE, "relations": 2}))
-    plain = contrasts([ASKED], [own], PaCKEPlusHyperParams(**{**WIDE, "relations": 0}))
+    more = contrasts([ASKED], [own], [NAMES], PaCKEPlusHyperParams(**{**WIDE, "relations": 2}))
+    plain = contrasts([ASKED], [own], [NAMES], PaCKEPlusHyperParams(**{**WIDE, "relations": 0}))
     added = [t for t in more if t not in plain]
     names = [t.subject for t in plain[:9:3]]
     assert [t.prompt for t in added] == [
@@ -94,10 +96,11 @@ def test_neutral_contexts_may_ask_for_less():
 def test_moments_are_those_of_the_places_where_an_edit_would_write():
     model, tok, hp = make_model("llama"), make_tokenizer(), PaCKEPlusHyperParams(**WIDE)
     run = plus(model, tok, hp, [{"prompt": ASKED.prompt, "target_new": ASKED.target, "subject": ASKED.subject}])
-    moments = contrast_moments(model, tok, run.ffn, contrasts([ASKED], [[]], hp), hp)
+    texts = contrasts([ASKED], [[]], [NAMES], hp)
+    moments = contrast_moments(model, tok, run.ffn, texts, hp)
     m = run.ffn.modules[1]
     by_hand = []
-    for text in contrasts([ASKED], [[]], hp):
+    for text in texts:
         ids = tok(text.prompt, return_tensors="pt")["input_ids"]
         begin = len(tok(text.prompt[: text.prompt.rindex(text.subject)] + text.subject)["input_ids"]) - 1
         seen = []
@@ -120,7 +123,8 @@ def test_the_more_contrast_the_less_an_edit_does_there():
         run = plus(model, tok, hp, asked)
         assert bool(run.contrast) is (contrast > 0)
         patch = run.run().patch
-        moments = contrast_moments(model, tok, run.ffn, contrasts([ASKED], [[]], hp), hp)
+        names = of_a_kind(model, tok, [ASKED], kinds(model, tok), hp.contrast_names)
+        moments = contrast_moments(model, tok, run.ffn, contrasts([ASKED], [[]], names, hp), hp)
         shares = []
         for m in run.ffn.modules[1::2]:
             (found,) = (s for name, s in patch.slices.items() if name.startswith(m.name))

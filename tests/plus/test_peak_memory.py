@@ -8,6 +8,7 @@ from easyedit_packe.model.ffn import FFNMap
 from easyedit_packe.packe.tracing import NodeSets
 from easyedit_packe.plus import background, rectify
 from easyedit_packe.plus.moments import InputMoments
+from easyedit_packe.plus.names import OTHERS
 from easyedit_packe.plus.state import EditMemory
 from easyedit_packe.requests import read_requests
 
@@ -34,6 +35,7 @@ def test_llama3_8b_with_its_shipped_settings_within_035_of_the_model(monkeypatch
         (rectify, "choose_nodes", given),
         (rectify, "asked", lambda lead, *_: torch.arange(len(lead))),
         (rectify, "same_relation", lambda *_: [["{} was founded by", "{} is owned by"]]),
+        (rectify, "of_a_kind", lambda *_: [OTHERS[:24]]),
         (EditMemory, "moment", lambda *_: torch.zeros(4096, 4096, device="meta")),  # of earlier edits
         (background.Background, "prepare", lambda *_: None),
         (background.Background, "prepare_texts", lambda *_: None),
