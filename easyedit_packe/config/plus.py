@@ -53,6 +53,9 @@ class PaCKEPlusHyperParams(HyperParams):
     prefix_contexts: Count = 3
     """Ask for the target behind this many short texts sampled from the model, too, so that it does not hang on the
     prompt's position."""
+    prefix_reworded: Count = 2
+    """Ask for it behind further such texts after so many of the other words of `relations` and `orders`, too: as people
+    ask, in other words and in the middle of a text."""
     prefix_tokens: Positive = 6
     """Length of these texts."""
     orders: Count = 3
@@ -73,7 +76,7 @@ class PaCKEPlusHyperParams(HyperParams):
     subject's other facts. 1 goes on until it has them in all."""
 
     # Where nothing may change.
-    contrast: Weight = 15.0
+    contrast: Weight = 5.0
     """Weight, in the size of a change, of what it does to other subjects in the same relation and to the subject in
     other relations, against the neutral text's 1."""
     contrast_names: Count = 24

@@ -31,15 +31,17 @@ def stated(
 ) -> list[EditRequest]:
     """The same facts, asked in other words that state the relation: `same` has some for each request."""
     rng, found = random.Random(hparams.seed), []
-    if hparams.prefix_contexts:
+    if hparams.prefix_contexts or hparams.prefix_reworded:
         background.prepare_texts(model, tok, hparams.seed)
     for request, own in zip(requests, same, strict=True):
-        if hparams.prefix_contexts:
-            texts = prefixes(tok, background.texts, hparams.prefix_contexts, hparams.prefix_tokens, rng)
-            found += [with_prefix(request, text) for text in texts]
-        if has_subject(request):
-            found += in_other_orders(request, hparams.orders)
-        found += [about_subject(request, relation) for relation in own[: hparams.relations]]
+        reworded = in_other_orders(request, hparams.orders) if has_subject(request) else []
+        reworded += [about_subject(request, relation) for relation in own[: hparams.relations]]
+        # those of relations, which come last and share no word with the prompt, before those of orders
+        behind = [request] * hparams.prefix_contexts + reworded[::-1][: hparams.prefix_reworded]
+        if behind:
+            texts = prefixes(tok, background.texts, len(behind), hparams.prefix_tokens, rng)
+            found += [with_prefix(words, text) for words, text in zip(behind, texts, strict=False)]
+        found += reworded
     return found
 
 

@@ -13,7 +13,7 @@ ALL = {
     "value_nodes": 6, "prefix_contexts": 1, "prefix_tokens": 5, "subject_contexts": 2, "null_space": 3.0, "margin": 1.0,
     "ridge": 0.05, "memory_size": 4, "memory_weight": 1.0, "replay": 2, "layers": [0, 1], "orders": 0,
     "context_margin": 1.0, "context_share": 1.0, "contrast": 0.0, "elsewhere": 0.0, "likeness": 1.0, "answer_end": "",
-    "outputs": 3.0,
+    "outputs": 3.0, "prefix_reworded": 0,
 }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """What is asked of which text, and where the edit may write."""
 
+import dataclasses
+
 import torch
 
 from easyedit_packe import PaCKEPlusHyperParams
@@ -61,3 +63,26 @@ def test_requests_without_a_subject_write_everywhere():
     assert neutral(read_requests(bare), hp) == []
     assert len(run.rows) == 2  # itself, and behind a prefix
     assert run.look().rows.bincount().tolist() == [len(e.ids) - 2 for e in run.rows]
+
+
+def test_texts_stand_before_the_prompt_and_before_other_words_relations_first():
+    model, tok = make_model("llama"), make_tokenizer()
+    request = read_requests([{"prompt": "Anna Berg was born in", "target_new": "Rome", "subject": "Anna Berg"}])
+    bare = read_requests([{"prompt": "Anna Berg was born in", "target_new": "Rome"}])
+    hp = PaCKEPlusHyperParams(**{**ALL, "prefix_contexts": 2, "prefix_reworded": 2, "orders": 2, "relations": 1})
+    orders = ["Anna Berg. it was born in", "Question: Anna Berg was born in Answer:"]
+
+    def texts(request, **changes):
+        settings = dataclasses.replace(hp, **changes)
+        return [r.prompt for r in stated(request, [["{} lives in", "{} wrote"]], settings, Background(), model, tok)]
+
+    found = texts(request)
+    assert found[4:] == [*orders, "Anna Berg lives in"]
+    assert len(set(found)) == len(found)
+    behind = ["Anna Berg was born in", "Anna Berg was born in", "Anna Berg lives in", orders[1]]
+    assert [text.endswith(f". {words}") for text, words in zip(found, behind, strict=False)] == [True] * 4
+    assert texts(request, prefix_reworded=0) == [*found[:2], *found[4:]]
+    assert [t.endswith(". Anna Berg lives in") for t in texts(request, prefix_contexts=0, prefix_reworded=1)] == [
+        True, False, False, False,
+    ]  # fmt: skip
+    assert [t.endswith(". Anna Berg was born in") for t in texts(bare, relations=0)] == [True, True]
