@@ -34,7 +34,7 @@ class PaCKEPlusHyperParams(HyperParams):
     """What is edited together: all requests of a call, or each request by itself, remembered by the next."""
 
     # How to edit.
-    num_steps: Positive = 10
+    num_steps: Positive = 15
     """Most looks at all texts, at least 2. Between two the smallest change is taken by which, to first order, every
     text gets what it lacks."""
     margin: Weight = 2.0
