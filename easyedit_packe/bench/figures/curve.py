@@ -21,7 +21,7 @@ MISSING = Missing(
     "runs of the protocol consecutive that were measured on the way",
     'packe bench -m editor=FT-C,PaCKE data=zsre,counterfact protocol=consecutive n=50 "curve=[1,10]"',
 )
-CROWDED = 9
+CROWDED = 8
 """More lines than in two columns of panels can be told apart, and in a file of less than 150 kB."""
 ROWS = (HARMONIC, *(metric for _, metric in PARTS))
 
