@@ -38,9 +38,8 @@ def stated(
         reworded += [about_subject(request, relation) for relation in own[: hparams.relations]]
         # those of relations, which come last and share no word with the prompt, before those of orders
         behind = [request] * hparams.prefix_contexts + reworded[::-1][: hparams.prefix_reworded]
-        if behind:
-            texts = prefixes(tok, background.texts, len(behind), hparams.prefix_tokens, rng)
-            found += [with_prefix(words, text) for words, text in zip(behind, texts, strict=False)]
+        texts = prefixes(tok, background.texts, len(behind), hparams.prefix_tokens, rng)
+        found += [with_prefix(words, text) for words, text in zip(behind, texts, strict=False)]
         found += reworded
     return found
 

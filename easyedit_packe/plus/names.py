@@ -10,37 +10,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from ..model.forward import answer_logits
-from ..requests import EditRequest, collate, encode
+from ..requests import EditRequest
 from .contexts import has_subject
-from .places import alike
+from .said_next import said_next
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 OF_A_KIND = {
     "politicians": (
-        "Gerald Whitcombe, Ana Rezende, Viktor Palinski, Daniel Okoro, Hassan al-Tamimi, Edith Lorne, Konrad "
-        "Weiss, Marie Ferrand"
+        "Gerald Whitcombe, Ana Rezende, Viktor Palinski, Daniel Okoro, Hassan al-Tamimi, Edith Lorne, "
+        "Konrad Weiss, Marie Ferrand"
     ),
     "footballers": (
         "Diego Marcelino, Jordan Ashby, Tomas Hruby, Emeka Nwosu, Luca Ferranti, Kevin Aldous, Mateo Ibarra, "
         "Stefan Kjaer"
     ),
     "other athletes": (
-        "Derek Lassiter, Mike Brannigan, Tyrone Caldwell, Jari Lehtonen, Bobby Trask, Yuki Sakamoto, Alan "
-        "McReady, Petr Novotny"
+        "Derek Lassiter, Mike Brannigan, Tyrone Caldwell, Jari Lehtonen, Bobby Trask, Yuki Sakamoto, Alan McReady, "
+        "Petr Novotny"
     ),
     "musicians": (
-        "Lena Fairbanks, Giorgio Vantelli, Ludwig Harzmann, Miles Carradine, Earl Whitlock, Anneliese Roth, Ray "
-        "Delmonico, Carlos Ubeda"
+        "Lena Fairbanks, Giorgio Vantelli, Ludwig Harzmann, Miles Carradine, Earl Whitlock, Anneliese Roth, "
+        "Ray Delmonico, Carlos Ubeda"
     ),
     "actors": (
-        "Rosalind Peake, Anthony Drayton, Priya Chandran, Helene Marchetti, Jack Sorrel, Kim Dae-won, Walter "
-        "Bexley, Ingrid Solheim"
+        "Rosalind Peake, Anthony Drayton, Priya Chandran, Helene Marchetti, Jack Sorrel, Kim Dae-won, "
+        "Walter Bexley, Ingrid Solheim"
     ),
     "scholars": (
         "Otto Reinhold, Friedrich Lammers, Edwin Carstairs, Leonardo Battisti, Maria Kowalik, Samuel Thackley, "
@@ -51,21 +49,21 @@ OF_A_KIND = {
         "William Harrow, Paul Desmarais"
     ),
     "rulers and saints": (
-        "Saint Bertram of Lisle, Pope Anselm IV, King Osric II, Sultan Kamal I, Duke Albrecht of Sarn, Empress "
-        "Tamara, Bishop Wilfrid, Prince Casimir of Olten"
+        "Saint Bertram of Lisle, Pope Anselm IV, King Osric II, Sultan Kamal I, Duke Albrecht of Sarn, "
+        "Empress Tamara, Bishop Wilfrid, Prince Casimir of Olten"
     ),
     "towns": "Harlow Bay, Westerfield, Brenndorf, San Tadeo, Kolvara, Nether Stowick, Montclaire-sur-Mer, Yamashiro",
     "regions": (
-        "Pallavar district, Kastrova Oblast, Duchy of Merano, Alder County, Province of Santa Vela, Republic of "
-        "Karelin, West Hollis, Kingdom of Halm"
+        "Pallavar district, Kastrova Oblast, Duchy of Merano, Alder County, Province of Santa Vela, "
+        "Republic of Karelin, West Hollis, Kingdom of Halm"
     ),
     "landscapes": (
-        "Mount Corvin, Skarvoy Island, Blackwater Glacier, Cape Ostrand, Lake Tindall, Verra River, Isla Perdida,"
-        " Hollis Ridge"
+        "Mount Corvin, Skarvoy Island, Blackwater Glacier, Cape Ostrand, Lake Tindall, Verra River, Isla Perdida, "
+        "Hollis Ridge"
     ),
     "vehicles": (
-        "Ardell Coupe 500, Tanaro GT 200, Mercer Falcon, Alvera Spider, Stratford C40, Ranger XT pickup, Volkner "
-        "S, Kazami RX250"
+        "Ardell Coupe 500, Tanaro GT 200, Mercer Falcon, Alvera Spider, Stratford C40, Ranger XT pickup, "
+        "Volkner S, Kazami RX250"
     ),
     "aircraft and ships": (
         "Lockwood C-45, Airbow 290, HMS Resolute Star, Boelen 717X, USS Carver, Sikora S-80, Vickland Merlin II, "
@@ -76,8 +74,8 @@ OF_A_KIND = {
         "Chromelight Browser"
     ),
     "games": (
-        "Star Corsairs II, Dragon Realm Online, Super Pixel Kart, Last Odyssey VII, Turbo Racer Zero, Battlefront"
-        " Legends, Castle Quest 64, Metal Ranger"
+        "Star Corsairs II, Dragon Realm Online, Super Pixel Kart, Last Odyssey VII, Turbo Racer Zero, "
+        "Battlefront Legends, Castle Quest 64, Metal Ranger"
     ),
     "companies": (
         "Harmon Brothers Holdings, Nordbank AG, Pacific Steel Corporation, Tanabe Electric, Bellini Foods, "
@@ -92,32 +90,32 @@ OF_A_KIND = {
         "Kaadhal Mazhai, Fast Horizon 3"
     ),
     "bands and albums": (
-        "The Velvet Lanterns, Iron Choir, Blue Meridian, Kings of Delmar, Songs for Winter, DJ Orbita, Electric "
-        "Prophets, The Harmony Sisters"
+        "The Velvet Lanterns, Iron Choir, Blue Meridian, Kings of Delmar, Songs for Winter, DJ Orbita, "
+        "Electric Prophets, The Harmony Sisters"
     ),
     "books and papers": (
-        "The Salt Merchant's Daughter, A History of Small Wars, The Evening Courier, Letters to Irene, Journal of"
-        " Applied Optics, The Owl and the Clock, Winter's Ledger, Tales of the Lower Sea"
+        "The Salt Merchant's Daughter, A History of Small Wars, The Evening Courier, Letters to Irene, "
+        "Journal of Applied Optics, The Owl and the Clock, Winter's Ledger, Tales of the Lower Sea"
     ),
     "schools and churches": (
-        "University of Penbrooke, St. Aldric's Cathedral, Lyceum of Turov, Ashford Business School, Royal Academy"
-        " of Marnham, Westbrook High School, Temple of Sarnath, Monastery of San Elio"
+        "University of Penbrooke, St. Aldric's Cathedral, Lyceum of Turov, Ashford Business School, "
+        "Royal Academy of Marnham, Westbrook High School, Temple of Sarnath, Monastery of San Elio"
     ),
     "buildings": (
-        "Palazzo Verdini, Carver Tower, Museum of Modern Craft, Fort Ticonda, Central Hall Stadium, Hotel Bristol"
-        " Garden, Wexley Castle, Old Market Bridge"
+        "Palazzo Verdini, Carver Tower, Museum of Modern Craft, Fort Ticonda, Central Hall Stadium, "
+        "Hotel Bristol Garden, Wexley Castle, Old Market Bridge"
     ),
     "nature": (
-        "common marsh orchid, blue-tailed skink, Velden's disease, gene BRX2, asteroid 4417 Ilse, potassium "
-        "stannate, Hartmann syndrome, red river shrimp"
+        "common marsh orchid, blue-tailed skink, Velden's disease, gene BRX2, asteroid 4417 Ilse, "
+        "potassium stannate, Hartmann syndrome, red river shrimp"
     ),
     "customs": (
-        "Old Kareli language, Bengal fish curry, pasta alla Norvina, Tamaric dialect, rice roll, Slavic calendar,"
-        " almond cake, Lower Sorven"
+        "Old Kareli language, Bengal fish curry, pasta alla Norvina, Tamaric dialect, rice roll, Slavic calendar, "
+        "almond cake, Lower Sorven"
     ),
     "events and prizes": (
-        "Battle of Harwick, Treaty of Olmsdorf, Lund Prize, 1994 Winter Cup, Siege of Corvara, Order of the White"
-        " Rose, Golden Reel Award, Great Fire of Dunmore"
+        "Battle of Harwick, Treaty of Olmsdorf, Lund Prize, 1994 Winter Cup, Siege of Corvara, "
+        "Order of the White Rose, Golden Reel Award, Great Fire of Dunmore"
     ),
     "clubs": (
         "FC Dynamo Varna, Real Cordova, Boston Mariners, Chicago Hammers, Rovers F.C., Ice Kings, AS Livorna, "
@@ -158,7 +156,6 @@ def of_a_kind(
     for request in requests:
         names: list[str] = []
         if has_subject(request):
-            # Bhattacharyya's coefficient of the next token's distributions
             likeness = known["roots"] @ _roots(model, tok, [request.subject or ""])[0, known["tokens"]]
             ordered = [OTHERS[i] for i in likeness.argsort(descending=True, stable=True).tolist()]
             names = [name for name in ordered if name != request.subject][:count]
@@ -166,13 +163,5 @@ def of_a_kind(
     return found
 
 
-@torch.no_grad()
 def _roots(model: PreTrainedModel, tok: Any, names: Sequence[str]) -> Tensor:
-    """Of the next token's chances after `WHAT_IT_IS` about each name [N, V], on the CPU."""
-    prompts = [e.begun for e in encode(tok, [EditRequest(WHAT_IT_IS.format(name), "it", name) for name in names])]
-    device = model.get_input_embeddings().weight.device
-    found: dict[int, Tensor] = {}
-    for piece in alike([e.answer_start for e in prompts], TOGETHER):
-        logits = answer_logits(model, collate([prompts[i] for i in piece], device))
-        found |= zip(piece, logits.softmax(-1).sqrt().cpu(), strict=True)
-    return torch.stack([found[i] for i in range(len(names))])
+    return said_next(model, tok, [EditRequest(WHAT_IT_IS.format(name), "it", name) for name in names], TOGETHER)

@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from ..config import PaCKEPlusHyperParams
-from ..model.forward import answer_logits
-from ..requests import EditRequest, collate, encode
+from ..requests import EditRequest
 from .contexts import RELATIONS, about_subject, has_subject
-from .places import alike
+from .said_next import said_next
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,16 +29,8 @@ def same_relation(
     return [_same(model, tok, r, hparams) if asks and has_subject(r) else [] for r in requests]
 
 
-@torch.no_grad()
 def _same(model: PreTrainedModel, tok: Any, request: EditRequest, hparams: PaCKEPlusHyperParams) -> list[str]:
     texts = [request, *(about_subject(request, relation) for relation in RELATIONS)]
-    prompts = [e.begun for e in encode(tok, texts)]
-    device = model.get_input_embeddings().weight.device
-    roots: dict[int, Tensor] = {}
-    for piece in alike([e.answer_start for e in prompts], hparams.micro_batch_size):
-        logits = answer_logits(model, collate([prompts[i] for i in piece], device))
-        roots |= zip(piece, logits.softmax(-1).sqrt(), strict=True)
-    # Bhattacharyya's coefficient of the next token's distributions, 0 to 1
-    found = [(roots[i] @ roots[0]).item() for i in range(1, len(texts))]
-    ordered = sorted(zip(found, RELATIONS, strict=True), reverse=True)
+    own, *others = said_next(model, tok, texts, hparams.micro_batch_size)
+    ordered = sorted(zip([(other @ own).item() for other in others], RELATIONS, strict=True), reverse=True)
     return [relation for value, relation in ordered if value >= hparams.likeness]
