@@ -191,7 +191,9 @@ def damping(moment: Tensor, scale: Tensor, strength: float) -> Tensor:
     """
 
     def m(moment: Tensor) -> Tensor:
-        return torch.eye(len(moment)).to(moment) + (strength / scale).to(moment) * moment
+        found = (strength / scale).to(moment) * moment
+        found.diagonal().add_(1)
+        return found
 
     factor, failed = torch.linalg.cholesky_ex(m(moment))
     if failed:  # after very many edits, or with strong outliers, single precision loses the identity in the sum

@@ -48,8 +48,10 @@ if TYPE_CHECKING:
 OVERSHOOT = 1.5
 """By how much more a step asks for than is lacking: leads rise more slowly than to first order."""
 
-RIDGE_FACTOR = 10.0
-"""By how much `ridge` grows after a step that made things worse, and shrinks back after one that did not."""
+RIDGE_FACTOR = 3.0
+"""By how much `ridge` grows after a step that made things worse, by its square after a second one, and so on, and
+shrinks back after a good step that follows a good one (Nielsen). By one factor each time it would go to and fro between
+steps that are too long and steps that are short: hard facts needed twice as many."""
 
 REACH = 0.25
 """Norm of a step, at most, as a share of that of the matrices it may change: further, first order says nothing."""
@@ -142,6 +144,7 @@ class PlusRectifier:
         best = self.look()
         self.choose(best)
         least, ridge, kept, stalled = self.lacking(best).sum().item(), hp.ridge, self.slices.weight, False
+        worse = 0  # steps since the last that made things better
         history = [self.terms(best.lead)]
         for step in range(1, hp.num_steps):
             if self.enough(self.lacking(best), stalled):
@@ -158,10 +161,11 @@ class PlusRectifier:
             lacking = self.lacking(seen).sum().item()
             stalled = lacking > (1 - STALLED) * least
             if lacking < least:
-                least, best, ridge = lacking, seen, max(hp.ridge, ridge / RIDGE_FACTOR)
-                kept = self.slices.weight
+                least, best, kept = lacking, seen, self.slices.weight
+                ridge, worse = ridge if worse else max(hp.ridge, ridge / RIDGE_FACTOR), 0
             else:  # the last change went further than first order carries: a shorter one instead (Levenberg, Marquardt)
-                self.slices.weight, ridge = kept, ridge * RIDGE_FACTOR
+                self.slices.weight, worse = kept, worse + 1
+                ridge *= RIDGE_FACTOR**worse
         terms = {name: [step[name] for step in history] for name in history[0]}
         patch = self.slices.patch()
         if hp.memory_size:
@@ -270,7 +274,7 @@ class PlusRectifier:
         index, hp, usual = self.critical[m.name], self.hparams, self.memory.background
         moment = hp.memory_weight * self.memory.moment(m, index, self.others)
         for weight, seen in ((1.0, usual.moments), (hp.elsewhere, usual.elsewhere), (hp.contrast, self.contrast)):
-            moment = moment + weight * seen.of_nodes(m, index) if weight and seen else moment
+            moment = moment.add(seen.of_nodes(m, index), alpha=weight) if weight and seen else moment
         return damping(moment, usual.moments.scale(m), hp.null_space)
 
     def inputs(self, seen: Seen) -> InputMoments:
