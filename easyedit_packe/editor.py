@@ -6,7 +6,7 @@ import copy as copying
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Requests = Sequence[Mapping[str, Any] | EditRequest]
+Settings = TypeVar("Settings", bound=HyperParams)
 Rectify = Callable[[list[EditRequest]], Rectification]
 """Trains an edit of these requests together; the model itself is unchanged."""
 
@@ -91,7 +92,7 @@ def compute_patch(model: PreTrainedModel, tok: Any, requests: Requests, hparams:
 
 
 def compute_adapter(
-    model: PreTrainedModel, tok: Any, requests: Requests, hparams: PaCKEHyperParams, max_rank: int | None = None
+    model: PreTrainedModel, tok: Any, requests: Requests, hparams: HyperParams, max_rank: int | None = None
 ) -> LoraAdapter:
     """The same edit as a LoRA adapter, which leaves the weights alone: for a model that is quantised.
 
@@ -108,7 +109,7 @@ def compute_adapter(
         RequestError, ModelError, HyperParamsError: before anything is computed wherever that can be known.
         PatchError: nothing changes.
     """
-    _require(hparams, PaCKEHyperParams, "compute_patch, for which the model must not be quantised")
+    hparams = _require(hparams, PaCKEHyperParams, "compute_patch, for which the model must not be quantised")
     read = as_asked(tok, requests, hparams)
     ffn = FFNMap.of(model, quantised=True)
     ffn.require_dense("an adapter")
@@ -198,12 +199,13 @@ def apply_packe_plus_to_model(
     return _apply(model, tok, requests, hparams, copy, return_orig_weights)
 
 
-def _require(hparams: object, cls: type[HyperParams], other: str) -> None:
+def _require(hparams: object, cls: type[Settings], other: str) -> Settings:
     if not isinstance(hparams, cls):
         raise HyperParamsError(
             f"expected {cls.__name__}, got {type(hparams).__name__}; load a file of hparams/{cls.ALG}/, or call "
             f"{other}."
         )
+    return hparams
 
 
 def _apply(

@@ -1,24 +1,27 @@
-"""`packe edit` and `packe ask`: facts in, a patch out; and what the model then says."""
+"""`packe edit` and `packe ask`: facts in, a patch or an adapter out; and what the model then says."""
 
 from __future__ import annotations
 
 import json
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import PatchError, RequestError
+from .export import said
 from .facts import asked_for, settings_for
-from .loading import dtype_of, loaded, rounded, spinner
+from .loading import attach, dtype_of, is_quantised, loaded, rounded, spinner
 from .options import (
     DEFAULT_MODEL,
+    Adapter,
     AsJson,
     ChatTemplate,
     Dtype,
     Editor,
     HParams,
+    LoadIn,
     ModelName,
     NewPatch,
     Prompt,
@@ -26,6 +29,10 @@ from .options import (
     Subject,
     Target,
 )
+
+if TYPE_CHECKING:
+    from ..patch import WeightPatch
+    from ..patch.lora import LoraAdapter
 
 
 def edit(
@@ -46,36 +53,46 @@ def edit(
             "float32 keeps all, and its patch then fits the model in float32 only."
         ),
     ] = Dtype.AUTO,
+    load_in: LoadIn = None,
     chat_template: ChatTemplate = False,
     as_json: AsJson = False,
 ) -> None:
     """Edit one fact, or many, and write the edit as a patch; the model itself is not changed.
+
+    Beside quantised weights, of --load-in or as the model is stored, the edit is a PEFT adapter: --out is its folder.
 
     Example: packe edit --prompt "The Eiffel Tower is located in the city of" --target Rome --out rome.safetensors
 
     Example: packe edit --requests facts.json --model ./my-llama --hparams llama3-8b --out facts.safetensors
 
     Example: packe edit --editor PaCKE+ --subject "The Louvre" --prompt "{} is in" --target Rome --out rome.safetensors
+
+    Example: packe edit --load-in 8bit --prompt "The Louvre is in" --target Rome --out ./rome-adapter
     """
-    from ..editor import compute_patch
+    from ..editor import compute_adapter, compute_patch
     from ..model.chat import in_turn
     from ..model.generation import greedy, token_accuracy
+    from ..patch import WeightPatch
     from ..requests import read_requests
 
     asked = asked_for(prompt, target, subject, rephrase, requests)
     facts = read_requests(asked)
     paraphrases = [_paraphrases(request) for request in asked]
-    if out.is_dir() or not (out.parent.is_dir() or not out.parent.exists()):
-        raise PatchError(f"--out: expected the name of a file in a folder, got {out}.")
+    _may_write(out, load_in is not None)
     settings = settings_for(hparams, editor, model)
     settings.use_chat_template |= chat_template
-    net, tok = loaded(model, dtype)
+    net, tok = loaded(model, dtype, load_in)
+    _may_write(out, is_quantised(net))
     turn = partial(in_turn, tok) if settings.use_chat_template else str
     before = [greedy(net, tok, turn(f.prompt)) for f in facts]
+    made: WeightPatch | LoraAdapter
     with spinner(_what_takes_time(len(facts), settings.ALG)):
-        patch = compute_patch(net, tok, asked, settings)
-    patch.info["base_model"] = model
-    patch.apply(net)
+        if is_quantised(net):
+            made = compute_adapter(net, tok, asked, settings)
+            attach(net, made.save(out))
+        else:
+            made = compute_patch(net, tok, asked, settings)
+            made.apply(net)
     rows: list[dict[str, Any]] = [
         {
             "prompt": f.prompt,
@@ -87,19 +104,25 @@ def edit(
         }
         for f, texts, was in zip(facts, paraphrases, before, strict=True)
     ]
-    patch.info["metrics"] = [{k: r[k] for k in ("efficacy", "generality")} for r in rows]
-    patch.save(out)
+    if isinstance(made, WeightPatch):
+        made.info["base_model"] = model
+        made.info["metrics"] = [{k: r[k] for k in ("efficacy", "generality")} for r in rows]
+        made.save(out)
+        written = {"patch": str(out), "bytes": out.stat().st_size}
+        written |= {name: made.info.get(name) for name in ("rounding", "rounded")}
+        notes = [*rounded(made), f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)"]
+    else:
+        written = {"adapter": str(out), "bytes": sum(file.stat().st_size for file in out.iterdir())}
+        notes = [f"wrote {out}: {said(made)}"]
     if as_json:
-        lost = {name: patch.info.get(name) for name in ("rounding", "rounded")}
-        typer.echo(json.dumps({"patch": str(out), "bytes": out.stat().st_size, **lost, "edits": rows}))
+        typer.echo(json.dumps({**written, "edits": rows}))
         return
     for r, texts in zip(rows, paraphrases, strict=True):
         typer.echo(f"{r['prompt']}\n  before: {r['before']}\n  after:  {r['after']}")
         for p, share in zip(texts, r["generality"], strict=True):
             typer.echo(f"  {p}: {share:.0%} of the target's tokens")
-    for note in rounded(patch):
+    for note in notes:
         typer.echo(note)
-    typer.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
 def ask(
@@ -107,7 +130,9 @@ def ask(
     patch: Annotated[
         list[Path] | None, typer.Option("--patch", "-p", help="Try with this edit. May be repeated.")
     ] = None,
+    adapter: Adapter = None,
     model: ModelName = DEFAULT_MODEL,
+    load_in: LoadIn = None,
     tokens: Annotated[int, typer.Option(min=1, help="Most tokens to say.")] = 12,
     chat_template: ChatTemplate = False,
     as_json: AsJson = False,
@@ -115,17 +140,29 @@ def ask(
     """Let a model continue a text, greedily, with or without edits.
 
     Example: packe ask --patch rome.safetensors "The Eiffel Tower is located in the city of"
+
+    Example: packe ask --adapter ./rome-adapter --load-in 8bit "The Louvre is in"
     """
     from ..model.chat import in_turn
     from ..model.generation import greedy
     from ..patch import WeightPatch
 
     edits = [WeightPatch.load(p) for p in patch or []]
-    net, tok = loaded(model, dtype_of(edits[0]) if edits else "auto")
+    net, tok = loaded(model, dtype_of(edits[0]) if edits else "auto", load_in)
     for p in edits:
         p.apply(net)
+    if adapter is not None:
+        attach(net, adapter)
     said = greedy(net, tok, in_turn(tok, prompt) if chat_template else prompt, tokens)
     typer.echo(json.dumps({"prompt": prompt, "answer": said}) if as_json else said)
+
+
+def _may_write(out: Path, folder: bool) -> None:
+    """Raises `PatchError` where a patch, or an adapter's folder, cannot be written, or something else would be lost."""
+    if folder and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+        raise PatchError(f"--out: beside quantised weights an edit is an adapter's folder, and {out} is not a new one.")
+    if not folder and (out.is_dir() or not (out.parent.is_dir() or not out.parent.exists())):
+        raise PatchError(f"--out: expected the name of a file in a folder, got {out}.")
 
 
 def _paraphrases(request: dict[str, Any]) -> list[str]:

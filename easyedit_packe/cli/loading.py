@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,22 +10,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from ..cache import cache_dir
-from ..errors import FetchError, PatchError, one_of
+from ..errors import FetchError, PatchError, needs, one_of
 from ..model.fetch import SOURCES
 
 if TYPE_CHECKING:
     from ..patch import WeightPatch
 
 
-def loaded(name: str, dtype: str = "auto") -> tuple[Any, Any]:
+def loaded(name: str, dtype: str = "auto", load_in: str | None = None) -> tuple[Any, Any]:
     """(model, tokeniser), on the GPU where there is one.
 
     Args:
         name: of a fetched model, a folder, or owner/name on the hub.
         dtype: float32, bfloat16, float16; "auto" takes what the checkpoint is stored in.
+        load_in: "8bit" or "4bit" quantises the weights; None leaves them as they are stored.
 
     Raises:
-        FetchError: there is no such model, or it cannot be read.
+        FetchError: there is no such model, or it cannot be read. MissingPackageError: bitsandbytes is not installed.
     """
     if name not in SOURCES and not Path(name).exists() and name.count("/") != 1:
         raise FetchError(
@@ -35,13 +37,43 @@ def loaded(name: str, dtype: str = "auto") -> tuple[Any, Any]:
 
     from ..model.load import load
 
+    options: dict[str, Any] = {"dtype": dtype}
+    if load_in is not None:
+        needs("bitsandbytes", "quantised")
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{load_in}": True})
     transformers_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # else a line for every matrix product
     try:
         with spinner(f"loading {name}"):
-            model, tok = load(name, dtype=dtype)
+            model, tok = load(name, **options)
     except (OSError, ValueError) as e:  # with a paragraph of advice on the hub
         raise FetchError(f"model {name!r} cannot be loaded: {str(e).strip().splitlines()[0]}") from e
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tok
+    if not is_quantised(model):  # such a one lies where it was quantised
+        model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.eval(), tok
+
+
+def is_quantised(model: Any) -> bool:
+    """Whether transformers loaded it with quantised weights."""
+    return getattr(model, "hf_quantizer", None) is not None
+
+
+def attach(model: Any, folder: Path) -> None:
+    """From now on the model computes with this PEFT adapter.
+
+    Raises:
+        PatchError: the folder holds none, or one that does not fit.
+    """
+    from peft import PeftModel
+
+    if not (folder / "adapter_config.json").is_file():
+        raise PatchError(f"{folder}: expected the folder of a PEFT adapter, with its adapter_config.json.")
+    try:
+        PeftModel.from_pretrained(model, str(folder)).eval()
+    except (OSError, ValueError, RuntimeError) as e:
+        raise PatchError(f"{folder}: the adapter does not fit the model: {str(e).strip().splitlines()[0]}") from e
 
 
 def dtype_of(patch: WeightPatch) -> str:

@@ -19,6 +19,8 @@ PatchFile = Annotated[Path, typer.Argument(help="A patch made by `packe edit`.",
 NewPatch = Annotated[Path, typer.Option("--out", "-o", help="The patch to write.", show_default=False)]
 Folder = Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write; default: --model itself.")]
 
+Adapter = Annotated[Path | None, typer.Option(help="Try with this PEFT adapter's folder.")]
+
 Prompt = Annotated[str | None, typer.Option(help="Text before the new answer; {} stands for the subject.")]
 Target = Annotated[str | None, typer.Option(help="The new answer.")]
 Subject = Annotated[str | None, typer.Option(help="What the fact is about; PaCKE+ needs it to generalise.")]
@@ -29,8 +31,8 @@ Editor = Annotated[str | None, typer.Option(help="PaCKE, or PaCKE+; default: tha
 HParams = Annotated[str | None, typer.Option(help="YAML file or shipped name; default: the model's.")]
 
 __all__ = [
-    "DEFAULT_MODEL", "AsJson", "ChatTemplate", "Dtype", "Editor", "Folder", "HParams", "ModelName", "NewPatch",
-    "PatchFile", "Prompt", "RequestsFile", "Subject", "Target",
+    "DEFAULT_MODEL", "Adapter", "AsJson", "Bits", "ChatTemplate", "Dtype", "Editor", "Folder", "HParams", "LoadIn",
+    "ModelName", "NewPatch", "PatchFile", "Prompt", "RequestsFile", "Subject", "Target",
 ]  # fmt: skip
 
 
@@ -41,3 +43,16 @@ class Dtype(StrEnum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
+
+
+class Bits(StrEnum):
+    """To how few bits a weight is quantised on loading."""
+
+    EIGHT = "8bit"
+    FOUR = "4bit"
+
+
+LoadIn = Annotated[
+    Bits | None,
+    typer.Option("--load-in", help="Quantise the model's weights on loading, by bitsandbytes."),
+]

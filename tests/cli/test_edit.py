@@ -35,10 +35,11 @@ def checkpoint(tmp_path):
     return folder
 
 
-def edited(checkpoint, out, *more, editor="PaCKE"):
+def edited(checkpoint, out, *more, editor="PaCKE", target=TARGET):
+    fact = ["--prompt", PROMPT, "--target", target, "--subject", "Anna Berg"]
     hparams = checkpoint.parent / f"{editor}.yaml"
     options = ["--model", checkpoint, "--hparams", hparams, "--editor", editor, "--out", out, "--json"]
-    return json.loads(packe("edit", *FACT, *options, *more))
+    return json.loads(packe("edit", *fact, *options, *more))
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "float16"])
@@ -262,3 +263,44 @@ def test_a_paraphrase_names_the_subject_as_the_prompt_does(checkpoint, tmp_path)
     lines.write_text(json.dumps(REQUESTS[0]) + "\n\n{")
     with pytest.raises(PaCKEError, match=r"facts.jsonl, line 3, is not readable"):
         packe("edit", "--requests", lines, *options)
+
+
+@pytest.fixture
+def to_be_quantised(checkpoint, tmp_path):
+    """The same, so wide that bitsandbytes has whole blocks of it."""
+    pytest.importorskip("bitsandbytes")
+    make_model("llama", hidden_size=64, intermediate_size=128).save_pretrained(checkpoint)
+    hparams = PaCKEHyperParams(num_critical_paths=20, lr=3e-2, num_steps=12)
+    OmegaConf.save(OmegaConf.create({**hparams.to_dict(), "model_name": "tiny"}), tmp_path / "PaCKE.yaml")
+    return checkpoint
+
+
+def test_beside_quantised_weights_the_edit_is_an_adapter(to_be_quantised, tmp_path):
+    """It is in force where it is measured, and can be asked; a folder that holds something is left alone."""
+    out, quantised = tmp_path / "adapter", ["--load-in", "8bit"]
+    found = edited(to_be_quantised, out, *quantised, target="Grey")
+    assert {file.name for file in out.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+    assert found["adapter"] == str(out)
+    assert found["bytes"] == sum(file.stat().st_size for file in out.iterdir())
+    assert found["edits"][0]["efficacy"] == 1
+    ask = ["ask", "--model", to_be_quantised, *quantised, "--tokens", 1, PROMPT]
+    before, after = packe(*ask), packe(*ask, "--adapter", out)
+    assert before.strip() in found["edits"][0]["before"]
+    assert after.strip() in found["edits"][0]["after"]
+    assert after.strip() == "Grey" != before.strip()
+    with pytest.raises(PaCKEError, match=f"{out} is not a new one"):
+        edited(to_be_quantised, out, *quantised)
+    with pytest.raises(PaCKEError, match="expected PaCKEHyperParams, got PaCKEPlus"):
+        edited(to_be_quantised, tmp_path / "plus", *quantised, editor="PaCKE+")
+    assert not (tmp_path / "plus").exists()
+
+
+def test_a_folder_without_an_adapter_is_named(checkpoint, tmp_path):
+    with pytest.raises(PaCKEError, match=r"expected the folder of a PEFT adapter, with its adapter_config\.json"):
+        packe("ask", "--model", checkpoint, "--adapter", tmp_path, PROMPT)
+
+
+def test_quantising_without_its_package_says_what_to_install(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(PaCKEError, match=r"pip install \"easyedit-packe\[quantised\]\""):
+        edited(checkpoint, tmp_path / "adapter", "--load-in", "4bit")
