@@ -6,7 +6,7 @@ import copy as copying
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Requests = Sequence[Mapping[str, Any] | EditRequest]
-Settings = TypeVar("Settings", bound=HyperParams)
 Rectify = Callable[[list[EditRequest]], Rectification]
 """Trains an edit of these requests together; the model itself is unchanged."""
 
@@ -55,20 +54,12 @@ def compute_patch(model: PreTrainedModel, tok: Any, requests: Requests, hparams:
     Raises:
         RequestError, ModelError, HyperParamsError: before anything is computed wherever that can be known.
     """
-    if not isinstance(hparams, PaCKEHyperParams | PaCKEPlusHyperParams):
-        raise HyperParamsError(
-            f"expected PaCKEHyperParams or PaCKEPlusHyperParams, got {type(hparams).__name__}; load a file of "
-            "hparams/PaCKE/ or hparams/PaCKE+/."
-        )
+    hparams = _of_ours(hparams)
     read = as_asked(tok, requests, hparams)
-    if isinstance(hparams, PaCKEHyperParams):
-        run = _rectify_packe(model, tok, read, hparams)
-    else:
-        run = _rectify_plus(model, tok, read, hparams)
-    groups = [read] if hparams.trace == "call" else [[r] for r in read]
+    run = _rectifier(model, tok, FFNMap.of(model), read, hparams, lambda: EditMemory.of(model))
     done: list[WeightPatch] = []
     try:
-        for asked in groups:
+        for asked in (groups := _together(read, hparams)):
             result = run(asked)
             note_rounding(model, tok, asked, result, hparams)
             result.slices = None  # of the size of the edit in float32, and no longer needed
@@ -102,22 +93,23 @@ def compute_adapter(
     Args:
         model: as for `compute_patch`, and its weights may be quantised (bitsandbytes, torchao), as far as gradients
             flow through its modules. Not a mixture of experts.
-        tok, requests, hparams: see `compute_patch`; PaCKE alone.
+        tok, requests, hparams: see `compute_patch`.
         max_rank: see `WeightPatch.to_lora`.
 
     Raises:
         RequestError, ModelError, HyperParamsError: before anything is computed wherever that can be known.
         PatchError: nothing changes.
     """
-    hparams = _require(hparams, PaCKEHyperParams, "compute_patch, for which the model must not be quantised")
+    hparams = _of_ours(hparams)
     read = as_asked(tok, requests, hparams)
     ffn = FFNMap.of(model, quantised=True)
     ffn.require_dense("an adapter")
-    encoded = encode(tok, read, max_tokens(model))
+    memory = copying.deepcopy(EditMemory.of(model))  # what is remembered here is in no weight, so it ends with the call
+    run = _rectifier(model, tok, ffn, read, hparams, lambda: memory)
     done: list[Slices] = []
     with ExitStack() as stack:
-        for asked in [encoded] if hparams.trace == "call" else [[e] for e in encoded]:
-            result = rectify(model, ffn, asked, hparams)
+        for asked in _together(read, hparams):
+            result = run(asked)
             if result.slices is not None:
                 done.append(result.slices)
                 stack.enter_context(result.slices.attached(train=False))  # the next request is edited on top of it
@@ -135,21 +127,33 @@ def as_asked(tok: Any, requests: Requests, hparams: HyperParams) -> list[EditReq
     return [framed(tok, request) for request in read] if hparams.use_chat_template else read
 
 
-def _rectify_packe(
-    model: PreTrainedModel, tok: Any, requests: Sequence[EditRequest], hparams: PaCKEHyperParams
+def _of_ours(hparams: object) -> PaCKEHyperParams | PaCKEPlusHyperParams:
+    if isinstance(hparams, PaCKEHyperParams | PaCKEPlusHyperParams):
+        return hparams
+    raise HyperParamsError(
+        f"expected PaCKEHyperParams or PaCKEPlusHyperParams, got {type(hparams).__name__}; load a file of "
+        "hparams/PaCKE/ or hparams/PaCKE+/."
+    )
+
+
+def _together(requests: list[EditRequest], hparams: PaCKEHyperParams | PaCKEPlusHyperParams) -> list[list[EditRequest]]:
+    return [requests] if hparams.trace == "call" else [[r] for r in requests]
+
+
+def _rectifier(
+    model: PreTrainedModel,
+    tok: Any,
+    ffn: FFNMap,
+    requests: Sequence[EditRequest],
+    hparams: PaCKEHyperParams | PaCKEPlusHyperParams,
+    memory: Callable[[], EditMemory],
 ) -> Rectify:
-    ffn = FFNMap.of(model)
+    """Raises RequestError, ModelError: for any of the requests, before the first is edited."""
     encoded = dict(zip(map(id, requests), encode(tok, requests, max_tokens(model)), strict=True))
-    return lambda asked: rectify(model, ffn, [encoded[id(r)] for r in asked], hparams)
-
-
-def _rectify_plus(
-    model: PreTrainedModel, tok: Any, requests: Sequence[EditRequest], hparams: PaCKEPlusHyperParams
-) -> Rectify:
-    ffn = FFNMap.of(model)
+    if isinstance(hparams, PaCKEHyperParams):
+        return lambda asked: rectify(model, ffn, [encoded[id(r)] for r in asked], hparams)
     ffn.require_dense("PaCKE+")
-    encode(tok, requests, max_tokens(model))  # refuses all before the first is edited
-    return lambda asked: rectify_plus(model, tok, ffn, asked, hparams, EditMemory.of(model))
+    return lambda asked: rectify_plus(model, tok, ffn, asked, hparams, memory())
 
 
 def apply_packe_to_model(
@@ -199,13 +203,12 @@ def apply_packe_plus_to_model(
     return _apply(model, tok, requests, hparams, copy, return_orig_weights)
 
 
-def _require(hparams: object, cls: type[Settings], other: str) -> Settings:
+def _require(hparams: object, cls: type[HyperParams], other: str) -> None:
     if not isinstance(hparams, cls):
         raise HyperParamsError(
             f"expected {cls.__name__}, got {type(hparams).__name__}; load a file of hparams/{cls.ALG}/, or call "
             f"{other}."
         )
-    return hparams
 
 
 def _apply(

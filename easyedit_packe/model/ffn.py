@@ -268,6 +268,22 @@ def _check_shapes(block: str, key: FFNModule, value: FFNModule, gate: Any) -> No
         )
 
 
+PROBES = 64
+"""Random inputs by which a norm is estimated, within a few per cent."""
+
+
+@torch.no_grad()
+def norm(m: FFNModule, dtype: torch.dtype) -> float:
+    """Frobenius norm of a module's weight; of a quantised one, which cannot be read, by `E |W x|^2 = |W|^2` over
+    standard normal inputs x, in the precision `dtype` that the module computes in."""
+    if is_plain(m.weight):
+        return torch.linalg.vector_norm(m.weight, dtype=slice_dtype(m.weight.dtype)).item()
+    x = torch.randn(PROBES, shape_of(m.module)[1], generator=torch.Generator().manual_seed(0))
+    x = x.to(m.weight.device, dtype)
+    linear = m.module(x) - m.module(torch.zeros_like(x))
+    return linear.float().norm().item() / PROBES**0.5
+
+
 def slice_dtype(model_dtype: torch.dtype) -> torch.dtype:
     """Precision of gradients and updates: float32 for float16, bfloat16 and float32 models, float64 for float64."""
     return torch.promote_types(model_dtype, torch.float32)

@@ -23,12 +23,13 @@ from torch.nn import functional as F
 from ..config import PaCKEPlusHyperParams
 from ..errors import ModelError
 from ..model.config import max_tokens
-from ..model.ffn import FFNMap, FFNModule, slice_dtype
+from ..model.ffn import FFNMap, FFNModule, norm, slice_dtype
 from ..model.forward import answer_logits
 from ..model.hooks import frozen
 from ..packe.rectify import Rectification
 from ..packe.slices import Slices
 from ..packe.tracing import NodeSets, choose_nodes, module_scores, watch_outputs
+from ..patch import WeightPatch
 from ..requests import EditRequest, collate, encode, fitting, with_end
 from .contrast import contrast_moments, contrasts
 from .demands import asked, lacks, leads, neutral, stated
@@ -169,7 +170,8 @@ class PlusRectifier:
         terms = {name: [step[name] for step in history] for name in history[0]}
         patch = self.slices.patch()
         if hp.memory_size:
-            self.memory.add(list(zip(self.subjects, self.requests, strict=True)), patch, self.inputs(best))
+            made = patch if self.ffn.has_weights else WeightPatch(self.slices.changes())
+            self.memory.add(list(zip(self.subjects, self.requests, strict=True)), made, self.inputs(best))
         return Rectification(patch, [NodeSets(self.critical, {})], terms.pop("loss"), terms, self.slices)
 
     def enough(self, lacking: Tensor, stalled: bool) -> bool:
@@ -257,7 +259,7 @@ class PlusRectifier:
                 self.onward[m.name] = self.onward[m.name][self.critical[m.name].to(self.onward[m.name].device)]
         self.slices.choose(NodeSets(self.critical, {name: torch.empty(0, dtype=torch.long) for name in self.critical}))
         self.slices.weight.requires_grad_(False)
-        self.reach = REACH * math.hypot(*(_norm(m.weight) for m in self.ffn.modules))
+        self.reach = REACH * math.hypot(*(norm(m, self.model.dtype) for m in self.ffn.modules))
 
     def relative(self, m: FFNModule, hidden: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
         """A node counts for what it does here against what it does elsewhere: an activation of a value module against
@@ -284,7 +286,3 @@ class PlusRectifier:
         for m, x in zip(self.ffn.modules, seen.inputs, strict=True):
             moments.add(m, x[own.to(x.device)].to(slice_dtype(x.dtype)))
         return moments
-
-
-def _norm(weight: Tensor) -> float:
-    return torch.linalg.vector_norm(weight, dtype=slice_dtype(weight.dtype)).item()

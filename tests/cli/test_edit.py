@@ -290,9 +290,8 @@ def test_beside_quantised_weights_the_edit_is_an_adapter(to_be_quantised, tmp_pa
     assert after.strip() == "Grey" != before.strip()
     with pytest.raises(PaCKEError, match=f"{out} is not a new one"):
         edited(to_be_quantised, out, *quantised)
-    with pytest.raises(PaCKEError, match="expected PaCKEHyperParams, got PaCKEPlus"):
-        edited(to_be_quantised, tmp_path / "plus", *quantised, editor="PaCKE+")
-    assert not (tmp_path / "plus").exists()
+    plus = edited(to_be_quantised, tmp_path / "plus", *quantised, editor="PaCKE+", target="Grey")
+    assert plus["edits"][0]["efficacy"] == 1
 
 
 def test_a_folder_without_an_adapter_is_named(checkpoint, tmp_path):
