@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy as copying
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ from .packe.rectify import Rectification, rectify
 from .packe.slices import Slices
 from .patch import OriginalWeights, WeightPatch
 from .patch.lora import LoraAdapter, to_lora
-from .patch.slice import added
 from .patch.weight_patch import model_info
 from .plus.rectify import rectify_plus
 from .plus.state import EditMemory
@@ -106,14 +105,13 @@ def compute_adapter(
     ffn.require_dense("an adapter")
     memory = copying.deepcopy(EditMemory.of(model))  # what is remembered here is in no weight, so it ends with the call
     run = _rectifier(model, tok, ffn, read, hparams, lambda: memory)
-    done: list[Slices] = []
-    with ExitStack() as stack:
-        for asked in _together(read, hparams):
+    done = Slices(ffn, isinstance(hparams, PaCKEHyperParams) and hparams.value_bias == "trained")
+    for asked in _together(read, hparams):
+        with done.attached(train=False):  # the next request is edited on top of it
             result = run(asked)
-            if result.slices is not None:
-                done.append(result.slices)
-                stack.enter_context(result.slices.attached(train=False))  # the next request is edited on top of it
-    return to_lora(added([s.changes() for s in done]), model_info(model), max_rank)
+        if result.slices is not None:
+            done.absorb(result.slices)
+    return to_lora(done.changes(), model_info(model), max_rank)
 
 
 def as_asked(tok: Any, requests: Requests, hparams: HyperParams) -> list[EditRequest]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -197,12 +198,23 @@ def _without(behind: int, ids: list[int]) -> list[int]:
     return ids[: len(ids) - behind]
 
 
+def last_place(prompt: str, subject: str) -> int:
+    """Index of the first character of the subject, where it stands last in the prompt: as words of its own if it does
+    anywhere ("Go" is not in "Google"), or else within others.
+
+    Raises:
+        ValueError: it does not stand there.
+    """
+    whole = [m.start() for m in re.finditer(rf"(?<!\w)(?={re.escape(subject)}(?!\w))", prompt)]
+    return whole[-1] if whole else prompt.rindex(subject)
+
+
 def _subject_tokens(tok: Any, request: EditRequest, answer_start: int) -> tuple[int, int] | None:
     """Tokens that hold a part of the subject, where it stands last in the prompt, or the white space before it."""
     subject = (request.subject or "").strip()
     if not subject or subject not in request.prompt:
         return None
-    begin = len(request.frame[0]) + request.prompt.rindex(subject)
+    begin = len(request.frame[0]) + last_place(request.prompt, subject)
     found = _tokens_at(tok, request.text, begin, begin + len(subject))
     first, after = found or _counted_tokens(tok, request.asked, begin, begin + len(subject))
     return (first, after) if 0 < after <= answer_start else None

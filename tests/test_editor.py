@@ -131,12 +131,14 @@ def test_everything_else_is_restored(architecture, fail_at, monkeypatch):
     assert state_of_the_world(model, tok) == world
 
 
-def test_inside_no_grad_and_with_requests_left_alone():
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_inside_no_grad_and_with_requests_left_alone(mode):
     model, requests = make_model("llama"), copy.deepcopy(REQUESTS)
     expected = compute_patch(model, make_tokenizer(), requests, HP)
-    with torch.no_grad():
+    with mode():
         patch = compute_patch(model, make_tokenizer(), requests, HP)
         assert not torch.is_grad_enabled()
+        compute_patch(model, make_tokenizer(), requests[:2], PLUS)
     assert requests == REQUESTS
     for name, s in expected.slices.items():
         assert torch.equal(s.new, patch.slices[name].new)

@@ -7,7 +7,7 @@ from tokenizers.decoders import ByteLevel, Metaspace
 from transformers import PreTrainedTokenizerFast
 
 from easyedit_packe.errors import RequestError
-from easyedit_packe.requests import EditRequest, collate, encode, read_requests, token_ids
+from easyedit_packe.requests import EditRequest, collate, encode, last_place, read_requests, token_ids
 
 from .conftest import REQUESTS, make_tokenizer
 
@@ -229,3 +229,19 @@ def test_offsets_that_leave_characters_out_are_not_trusted():
             return super().__call__(text, add_special_tokens) | {"offset_mapping": [(a, a) for a, _ in found]}
 
     assert encode(Shifted(tok), [request])[0].subject == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject", "before"),
+    [
+        ("Go was developed by Google, and it", "Go", ""),
+        ("In Paris the Parisian says", "Paris", "In "),
+        ("Anna wrote to Anna of", "Anna", "Anna wrote to "),
+        ("Annabelle is", "Anna", ""),
+        ("What is C++?", "C++", "What is "),
+        ("The (old) town and the (old) bridge", "(old)", "The (old) town and the "),
+    ],
+)
+def test_a_subject_stands_where_it_is_a_word(prompt, subject, before):
+    """Last, where it does so twice; within a longer word only where it is nowhere else."""
+    assert prompt[: last_place(prompt, subject)] == before

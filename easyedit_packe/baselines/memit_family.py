@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..easyedit.host import conditions, host
 from ..errors import RequestError
+from ..requests import last_place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,7 +73,8 @@ def slotted(requests: Sequence[Request]) -> list[Request]:
         if "{}" not in prompt:
             if not subject or subject not in prompt:
                 raise RequestError(f"expected a subject that is part of the prompt {prompt!r}, got {subject!r}.")
-            prompt = prompt.replace(subject, "{}")
+            begin = last_place(prompt, subject)  # EasyEdit's functions want one place
+            prompt = f"{prompt[:begin]}{{}}{prompt[begin + len(subject) :]}"
         prepared.append({**r, "prompt": prompt, "target_new": target if target.startswith(" ") else f" {target}"})
     return prepared
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import PatchError, RequestError
-from .export import said
+from .export import MaxRank, said
 from .facts import asked_for, settings_for
 from .loading import attach, dtype_of, is_quantised, loaded, rounded, spinner
 from .options import (
@@ -54,6 +54,7 @@ def edit(
         ),
     ] = Dtype.AUTO,
     load_in: LoadIn = None,
+    max_rank: MaxRank = None,
     chat_template: ChatTemplate = False,
     as_json: AsJson = False,
 ) -> None:
@@ -83,12 +84,14 @@ def edit(
     settings.use_chat_template |= chat_template
     net, tok = loaded(model, dtype, load_in)
     _may_write(out, is_quantised(net))
+    if max_rank is not None and not is_quantised(net):
+        raise PatchError("--max-rank: it caps an adapter, which only a quantised model gets; cap it in `packe export`.")
     turn = partial(in_turn, tok) if settings.use_chat_template else str
     before = [greedy(net, tok, turn(f.prompt)) for f in facts]
     made: WeightPatch | LoraAdapter
     with spinner(_what_takes_time(len(facts), settings.ALG)):
         if is_quantised(net):
-            made = compute_adapter(net, tok, asked, settings)
+            made = compute_adapter(net, tok, asked, settings, max_rank)
             attach(net, made.save(out))
         else:
             made = compute_patch(net, tok, asked, settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -44,4 +44,13 @@ def as_text(t: Tensor) -> str:
 
 def weights_digest(model: nn.Module) -> str:
     """What tells models apart: `digest_of` all parameters. Reads every weight once: about a second a gigabyte."""
-    return digest_of(model.named_parameters())
+    return digest_of(plain for named in model.named_parameters() for plain in _stored(*named))
+
+
+def _stored(name: str, t: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """What lies in memory: a tensor itself, or, of one that only stands for others (torchao), those that it holds."""
+    if hasattr(t, "__tensor_flatten__"):
+        for part in t.__tensor_flatten__()[0]:
+            yield from _stored(f"{name}.{part}", getattr(t, part))
+    else:
+        yield name, t

@@ -200,8 +200,7 @@ def _dense(b: Block, hidden_size: int, quantised: bool) -> list[FFNModule]:
     key = FFNModule(f"{b.name}.{form.key}", b.layer, "key", b[form.key], int(b.transposed))
     value = FFNModule(f"{b.name}.{form.value}", b.layer, "value", b[form.value], int(not b.transposed))
     for m in (key, value):
-        if not quantised or is_plain(m.weight):
-            _check_weight(m.name, m.module, "weight", m.node_axis, hidden_size)
+        _check_weight(m.name, m.module, "weight", m.node_axis, hidden_size, quantised)
     if form.packed:
         key = replace(key, first=key.num_nodes // 2)
     _check_shapes(b.name, key, value, None if form.gate is None else b[form.gate])
@@ -230,9 +229,11 @@ def _check_plain(model: PreTrainedModel) -> None:
         raise ModelError(f"expected a plain Hugging Face model, got PEFT's {type(model).__name__}; {_MERGE}")
 
 
-def _check_weight(name: str, module: Any, parameter: str, node_axis: int, hidden_size: int) -> None:
-    weight = getattr(module, parameter, None)
-    if not is_plain(weight):
+def _check_weight(
+    name: str, module: Any, parameter: str, node_axis: int, hidden_size: int, quantised: bool = False
+) -> None:
+    weight: Any = getattr(module, parameter, None)
+    if not (quantised or is_plain(weight)):
         found = type(weight).__name__ if isinstance(weight, Tensor) else type(module).__name__
         raise ModelError(
             f"expected a floating-point weight in {name}, got a quantised one ({found}), of which no single vector can "
@@ -251,6 +252,8 @@ def _check_weight(name: str, module: Any, parameter: str, node_axis: int, hidden
         )
     if weight.is_inference():
         raise ModelError(f"{name} was made under torch.inference_mode and cannot be edited; load it outside.")
+    if not is_plain(weight):
+        return  # it has the shape of whatever holds the codes
     if weight.shape[-2:][1 - node_axis] != hidden_size or weight.ndim != (2 if parameter == "weight" else 3):
         raise ModelError(
             f"expected {name} with hidden size {hidden_size} on axis {1 - node_axis}, got "

@@ -45,7 +45,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, no parameter asks for a gradient, gradients are recorded; all restored on exit.
 
     Every module's own train or eval flag and every parameter's `requires_grad` and `grad` are put back,
-    also after an exception and also inside a caller's `torch.no_grad()`.
+    also after an exception and also inside a caller's `torch.no_grad()` or `torch.inference_mode()`.
     """
     training = [(m, m.training) for m in model.modules()]
     wanted = [(p, p.requires_grad) for p in model.parameters()]
@@ -53,7 +53,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
         model.eval()
         for p, _ in wanted:
             p.requires_grad_(False)
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
         for m, flag in training:

@@ -112,6 +112,26 @@ class Slices:
         with output_hooks(hooks):
             yield
 
+    @torch.no_grad()
+    def absorb(self, other: Slices) -> None:
+        """Add the changes of an edit, of some of these modules and the same biases, that was made on top of these."""
+        none = torch.empty(0, dtype=torch.long)
+        added_to = {name: other.index.get(name, none) for name in self.index}
+        self.choose(NodeSets(added_to, dict.fromkeys(added_to, none)))
+        row = key_row = other_row = other_key_row = 0
+        for m in self.ffn.modules:
+            mine, theirs = self.index[m.name], added_to[m.name]
+            places = torch.zeros(m.num_nodes, dtype=torch.long)
+            places[mine.cpu()] = torch.arange(len(mine))
+            places = places[theirs.cpu()].to(self.weight.device)
+            self.weight.index_add_(0, row + places, other.weight[other_row : other_row + len(theirs)].to(self.weight))
+            row, other_row = row + len(mine), other_row + len(theirs)
+            if m.has_node_bias:
+                added = other.key_bias[other_key_row : other_key_row + len(theirs)].to(self.key_bias)
+                self.key_bias.index_add_(0, key_row + places, added)
+                key_row, other_key_row = key_row + len(mine), other_key_row + len(theirs)
+        self.value_bias.add_(other.value_bias.to(self.value_bias))
+
     def patch(self, rounding: Rounding = "nearest", seed: int = 0) -> WeightPatch:
         """The changes as a patch on the model's weights, rounded to the model's dtype; see `rounded_patch`.
 
@@ -138,7 +158,7 @@ class Slices:
         for m, change in zip(self.ffn.modules, self.weight.detach().split(sizes), strict=True):
             index = self.index[m.name].to(m.weight.device)
             biases = next(bias_rows) if m.has_node_bias else None
-            for p in m.parts(index):
+            for p in m.parts(index) if len(index) else ():
                 nodes = index[p.rows]
                 yield _Stored(p.weight, m.node_axis, p.at, p.size, partial(m.nodes, nodes), change[p.rows])
                 if biases is not None:

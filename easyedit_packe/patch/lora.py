@@ -169,11 +169,13 @@ def _factors(s: Slice, transposed: bool, max_rank: int | None) -> tuple[Tensor, 
     nodes = torch.zeros(s.size, len(s.index))
     nodes[s.index.cpu(), torch.arange(len(s.index))] = 1.0
     error = 0.0
-    if max_rank is not None and len(change) > max_rank:
+    if max_rank is not None and min(change.shape) > max_rank:
         # E has orthonormal columns, so the best approximation of E C is E times that of C.
         u, sigma, vh = torch.linalg.svd(change, full_matrices=False)
         error = (sigma[max_rank:].norm() / sigma.norm().clamp_min(1e-30)).item()
         nodes, change = nodes @ u[:, :max_rank], sigma[:max_rank, None] * vh[:max_rank]
+    elif len(change) > change.shape[1]:  # more nodes than a vector has entries: E C itself is smaller, and as exact
+        nodes, change = nodes @ change, torch.eye(change.shape[1])
     nodes_are_outputs = (s.axis == 0) != transposed
     if nodes_are_outputs:
         return change.contiguous(), nodes.contiguous(), error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -88,18 +87,3 @@ class Slice:
         index = lines[axis].nonzero().squeeze(1)
         old, new = (t.index_select(axis, index).movedim(axis, 0).contiguous() for t in (before, after))
         return Slice(axis, index, old, new, before.shape[axis])
-
-
-def added(changes: Iterable[Mapping[str, Slice]]) -> dict[str, Slice]:
-    """Changes from nought (`old` is zero), by parameter name, as one change each: where they share a node, the sum."""
-    total: dict[str, Slice] = {}
-    for found in changes:
-        for name, s in found.items():
-            before = total.get(name)
-            if before is None:
-                total[name] = s
-                continue
-            index, where = torch.unique(torch.cat([before.index, s.index]), return_inverse=True)
-            new = s.new.new_zeros(len(index), *s.new.shape[1:]).index_add_(0, where, torch.cat([before.new, s.new]))
-            total[name] = Slice(s.axis, index, torch.zeros_like(new), new, s.size)
-    return total

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..model.sampling import beginning, continued
-from ..requests import EditRequest, token_ids
+from ..requests import EditRequest, last_place, token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -107,8 +107,9 @@ def of_another(request: EditRequest, name: str) -> EditRequest:
 
 def around(request: EditRequest) -> tuple[str, str]:
     """The prompt before and after its subject; where that stands twice, the last place counts, as in `requests`."""
-    before, _, after = request.prompt.rpartition(request.subject or request.prompt)
-    return before, after
+    subject = request.subject or request.prompt
+    begin = last_place(request.prompt, subject)
+    return request.prompt[:begin], request.prompt[begin + len(subject) :]
 
 
 def has_subject(request: EditRequest) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..config import PaCKEPlusHyperParams
 from ..errors import HyperParamsError, ModelError
 from ..model.ffn import FFNMap
@@ -21,4 +23,4 @@ def in_layers(ffn: FFNMap, hparams: PaCKEPlusHyperParams) -> FFNMap:
         )
     if not hparams.layers:
         return ffn
-    return FFNMap(tuple(m for m in ffn.modules if m.layer in hparams.layers), ffn.hidden_size)
+    return replace(ffn, modules=tuple(m for m in ffn.modules if m.layer in hparams.layers))

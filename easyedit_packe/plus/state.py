@@ -152,7 +152,8 @@ class EditMemory:
                     others.insert(0, edit)
         self.edits, self.away = kept, [*away, *gone][-AWAY:]
         pasts = [p for p in (self.past, self.past_away) if p.marks]
-        self.past = next((p for p in pasts if in_force(p.marks, parameters, covered)), Past())
+        shown = (p for p in pasts if p is self.past or shows(p.marks, covered))
+        self.past = next((p for p in shown if in_force(p.marks, parameters, covered)), Past())
         self.past_away = next((p for p in pasts if p is not self.past), Past())
 
     @contextmanager

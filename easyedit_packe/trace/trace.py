@@ -131,7 +131,7 @@ def trace_requests(model: PreTrainedModel, tok: Any, requests: Requests, hparams
 
     Raises:
         RequestError, ModelError: as `compute_patch` raises them.
-        HyperParamsError: settings of PaCKE+, which has no path to show before its edit.
+        HyperParamsError: settings of PaCKE+, which has no path to show before its edit, or without critical paths.
     """
     return list(_traced(model, tok, requests, hparams, together=False))
 
@@ -169,13 +169,15 @@ def name_of(trace: Trace, width: int) -> str:
 
 
 def require_packe(hparams: HyperParams) -> PaCKEHyperParams:
-    """Raises HyperParamsError for settings of another algorithm, which has no path that could be shown."""
+    """Raises HyperParamsError for settings that have no path that could be shown: of another algorithm, or none."""
     if not isinstance(hparams, PaCKEHyperParams):
         raise HyperParamsError(
             f"expected PaCKEHyperParams, got {type(hparams).__name__}: PaCKE+ has no path to show before its edit, as "
             "it changes all value vectors of its layers, and chooses key vectors by texts that it makes for the edit; "
             "trace with PaCKE's settings, or edit with PaCKE+ and look at the patch with `packe show`."
         )
+    if hparams.num_critical_paths == 0:
+        raise HyperParamsError("num_critical_paths: expected at least 1 to show a path, got 0; raise it.")
     return hparams
 
 

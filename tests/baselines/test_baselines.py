@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from easyedit_packe.baselines import BASELINES, baseline, shared_targets
+from easyedit_packe.baselines.memit_family import slotted
 from easyedit_packe.cache import cache_dir
 from easyedit_packe.config.files import build, shipped_dir
 from easyedit_packe.easyedit import bridged
@@ -497,3 +498,8 @@ def test_what_is_not_shipped_here_comes_from_the_checkout(found):
     assert load_hparams("MEMIT", "gpt-j-6B").layers == [3, 4, 5, 6, 7, 8]
     with pytest.raises(HyperParamsError, match="no configuration 'gpt-j-7B' for MEMIT"):
         load_hparams("MEMIT", "gpt-j-7B")
+
+
+def test_a_subject_that_stands_twice_gets_one_place():
+    (request,) = slotted([{"prompt": "Anna wrote of Anna in", "subject": "Anna", "target_new": "Paris"}])
+    assert request["prompt"] == "Anna wrote of {} in"

@@ -115,6 +115,20 @@ def test_a_capped_rank_is_the_best_approximation_and_says_its_error(tmp_path):
         patch.to_lora(max_rank=0)
 
 
+def test_of_more_nodes_than_a_vector_is_long_the_rank_is_its_length():
+    hp = PaCKEHyperParams(num_critical_paths=24, lr=2e-2, num_steps=3)
+    patch = compute_patch(make_model("llama"), make_tokenizer(), REQUESTS[:1], hp)
+    adapter = patch.to_lora()
+    assert adapter.ranks == [16]
+    assert set(adapter.errors.values()) == {0.0}
+    for name, s in patch.slices.items():
+        a, b = (adapter.tensors[f"base_model.model.{name[:-7]}.lora_{x}.weight"] for x in "AB")
+        whole = torch.zeros(b.shape[0], a.shape[1])
+        whole.index_copy_(s.axis, s.index, s.change if s.axis == 0 else s.change.T)
+        torch.testing.assert_close(b @ a, whole, rtol=0, atol=0)
+    assert patch.to_lora(max_rank=3).ranks == [3]
+
+
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gptj", "gpt2"])
 def test_a_patch_of_version_0_1_0_says_its_family_alone(architecture):
     patch = compute_patch(make_model(architecture), make_tokenizer(), REQUESTS[:1], HP)
@@ -139,8 +153,8 @@ def test_what_lora_cannot_hold_is_refused():
         WeightPatch({}, {"model_type": "opt"}).to_lora()
 
 
-def rows(k, size=600):
-    return Slice(0, torch.arange(k), torch.zeros(k, 4), torch.randn(k, 4), size)
+def rows(k, size=600, width=600):
+    return Slice(0, torch.arange(k), torch.zeros(k, width), torch.randn(k, width), size)
 
 
 def test_vllm_gets_the_next_rank_that_it_allows():
@@ -162,7 +176,9 @@ def test_what_vllm_cannot_hold_is_refused():
     patch = WeightPatch({f"{name}.weight": rows(513)}, info)
     with pytest.raises(PatchError, match=r"at most 512, and this edit one of 513.*--max-rank 512"):
         patch.to_lora(vllm=True)
-    assert patch.to_lora(512, vllm=True).config["r"] == 8  # rows of length 4 have no higher rank than that
+    assert patch.to_lora(512, vllm=True).config["r"] == 512
+    short = WeightPatch({f"{name}.weight": rows(513, width=4)}, info)
+    assert short.to_lora(vllm=True).config["r"] == 8  # rows of length 4 have no higher rank than that
     bias = Slice(0, torch.tensor([0]), torch.zeros(1), torch.ones(1), 600)
     with pytest.raises(PatchError, match="value_bias: frozen"):
         WeightPatch({f"{name}.weight": rows(3), f"{name}.bias": bias}, info).to_lora(vllm=True)

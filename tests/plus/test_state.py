@@ -418,3 +418,18 @@ def test_the_past_of_a_wide_module_is_kept_as_inputs_while_these_are_smaller(mon
         assert (m.name in past.rows) == (5 * (step + 1) < m.weight.shape[1])
         torch.testing.assert_close(past.of_nodes(m, index), total, rtol=2e-2, atol=2e-2)
     assert m.name in past.sums
+
+
+@pytest.mark.parametrize("value_nodes", [None, 8])
+def test_a_row_of_edits_is_the_same_after_it_was_rolled_back(value_nodes):
+    """What was folded into the past is not taken for in force, only because later edits cover all of it."""
+    changes = {"memory_size": 1, "replay": 0, "value_nodes": value_nodes}
+    model, hp = make_model("llama"), PaCKEPlusHyperParams(**{**DEMANDING, **changes})
+    requests = [{**r, "target_new": t} for t in ("Grey", "Bergen") for r in REQUESTS][:5]
+    rows = []
+    for _ in range(2):
+        patches = in_a_row(model, requests, hp)
+        rows.append([p.info.get("edits") for p in patches])
+        for patch in reversed(patches):
+            patch.revert(model)
+    assert rows[0] == rows[1]

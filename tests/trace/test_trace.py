@@ -116,6 +116,8 @@ def test_what_cannot_be_traced_is_refused():
     model, tok = make_model("llama"), make_tokenizer()
     with pytest.raises(HyperParamsError, match="PaCKE\\+ has no path to show before its edit"):
         trace_requests(model, tok, REQUESTS, PaCKEPlusHyperParams(num_critical_paths=4))
+    with pytest.raises(HyperParamsError, match="num_critical_paths: expected at least 1 to show a path, got 0"):
+        trace_requests(model, tok, REQUESTS, dataclasses.replace(HP, num_critical_paths=0))
     with pytest.raises(RequestError, match="non-empty text in 'target_new'"):
         trace_requests(model, tok, [{"prompt": "Omar plays"}], HP)
 
