@@ -6,6 +6,7 @@ import copy as copying
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,9 +57,10 @@ def compute_patch(model: PreTrainedModel, tok: Any, requests: Requests, hparams:
     hparams = _of_ours(hparams)
     read = as_asked(tok, requests, hparams)
     run = _rectifier(model, tok, FFNMap.of(model), read, hparams, lambda: EditMemory.of(model))
+    groups = _together(read, hparams)
     done: list[WeightPatch] = []
     try:
-        for asked in (groups := _together(read, hparams)):
+        for asked in groups:
             result = run(asked)
             note_rounding(model, tok, asked, result, hparams)
             result.slices = None  # of the size of the edit in float32, and no longer needed
@@ -103,8 +105,9 @@ def compute_adapter(
     read = as_asked(tok, requests, hparams)
     ffn = FFNMap.of(model, quantised=True)
     ffn.require_dense("an adapter")
-    memory = copying.deepcopy(EditMemory.of(model))  # what is remembered here is in no weight, so it ends with the call
-    run = _rectifier(model, tok, ffn, read, hparams, lambda: memory)
+    # What is remembered here is in no weight, so it ends with the call.
+    memory = cache(lambda: copying.deepcopy(EditMemory.of(model)))
+    run = _rectifier(model, tok, ffn, read, hparams, memory)
     done = Slices(ffn, isinstance(hparams, PaCKEHyperParams) and hparams.value_bias == "trained")
     for asked in _together(read, hparams):
         with done.attached(train=False):  # the next request is edited on top of it

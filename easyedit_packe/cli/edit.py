@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import PatchError, RequestError
-from .export import MaxRank, said
+from .export import said
 from .facts import asked_for, settings_for
 from .loading import attach, dtype_of, is_quantised, loaded, rounded, spinner
 from .options import (
     DEFAULT_MODEL,
-    Adapter,
     AsJson,
     ChatTemplate,
     Dtype,
     Editor,
     HParams,
     LoadIn,
+    MaxRank,
     ModelName,
     NewPatch,
     Prompt,
@@ -133,7 +133,7 @@ def ask(
     patch: Annotated[
         list[Path] | None, typer.Option("--patch", "-p", help="Try with this edit. May be repeated.")
     ] = None,
-    adapter: Adapter = None,
+    adapter: Annotated[Path | None, typer.Option(help="Try with this PEFT adapter's folder.")] = None,
     model: ModelName = DEFAULT_MODEL,
     load_in: LoadIn = None,
     tokens: Annotated[int, typer.Option(min=1, help="Most tokens to say.")] = 12,
@@ -156,8 +156,8 @@ def ask(
         p.apply(net)
     if adapter is not None:
         attach(net, adapter)
-    said = greedy(net, tok, in_turn(tok, prompt) if chat_template else prompt, tokens)
-    typer.echo(json.dumps({"prompt": prompt, "answer": said}) if as_json else said)
+    answer = greedy(net, tok, in_turn(tok, prompt) if chat_template else prompt, tokens)
+    typer.echo(json.dumps({"prompt": prompt, "answer": answer}) if as_json else answer)
 
 
 def _may_write(out: Path, folder: bool) -> None:

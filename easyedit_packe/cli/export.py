@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .loading import rewrite
-from .options import DEFAULT_MODEL, ModelName, PatchFile
+from .options import DEFAULT_MODEL, MaxRank, ModelName, PatchFile
 
 if TYPE_CHECKING:
     from ..patch.lora import LoraAdapter
 
 app = typer.Typer(help="Turn a patch into what other programs load.", no_args_is_help=True)
-
-MaxRank = Annotated[int | None, typer.Option(help="Cap the rank: smaller, and no longer exact.")]
 
 
 @app.command()

@@ -18,8 +18,7 @@ ChatTemplate = Annotated[
 PatchFile = Annotated[Path, typer.Argument(help="A patch made by `packe edit`.", show_default=False)]
 NewPatch = Annotated[Path, typer.Option("--out", "-o", help="The patch to write.", show_default=False)]
 Folder = Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write; default: --model itself.")]
-
-Adapter = Annotated[Path | None, typer.Option(help="Try with this PEFT adapter's folder.")]
+MaxRank = Annotated[int | None, typer.Option(help="Cap an adapter's rank: smaller, and no longer exact.")]
 
 Prompt = Annotated[str | None, typer.Option(help="Text before the new answer; {} stands for the subject.")]
 Target = Annotated[str | None, typer.Option(help="The new answer.")]
@@ -31,7 +30,7 @@ Editor = Annotated[str | None, typer.Option(help="PaCKE, or PaCKE+; default: tha
 HParams = Annotated[str | None, typer.Option(help="YAML file or shipped name; default: the model's.")]
 
 __all__ = [
-    "DEFAULT_MODEL", "Adapter", "AsJson", "Bits", "ChatTemplate", "Dtype", "Editor", "Folder", "HParams", "LoadIn",
+    "DEFAULT_MODEL", "AsJson", "Bits", "ChatTemplate", "Dtype", "Editor", "Folder", "HParams", "LoadIn", "MaxRank",
     "ModelName", "NewPatch", "PatchFile", "Prompt", "RequestsFile", "Subject", "Target",
 ]  # fmt: skip
 

@@ -12,9 +12,9 @@ import typer
 
 from ..errors import FetchError, PatchError
 from ..model.fetch import SOURCES, source_of
-from .export import MaxRank, said
+from .export import said
 from .loading import spinner
-from .options import PatchFile
+from .options import MaxRank, PatchFile
 
 HUB = "hub:"
 

@@ -89,6 +89,15 @@ class Slices:
         rows = [p for m, p in zip(self.ffn.modules, parts, strict=True) if m.has_node_bias]
         return torch.cat(rows) if rows else mask.new_zeros(0)
 
+    def _by_module(self, weight: Tensor, key_bias: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The rows of each module, and the bias entries of those key modules that have any, as views by name."""
+        sizes = {name: len(index) for name, index in self.index.items()}
+        keys = [m.name for m in self.ffn.modules if m.has_node_bias]
+        return (
+            dict(zip(sizes, weight.split(list(sizes.values())), strict=True)),
+            dict(zip(keys, key_bias.split([sizes[name] for name in keys]), strict=True)),
+        )
+
     @contextmanager
     def attached(self, train: bool = True) -> Iterator[None]:
         """While active, the model computes with the changes; with `train`, gradients flow into the leaves.
@@ -98,12 +107,7 @@ class Slices:
         weight, key_bias, value_bias = (
             t if train else t.detach() for t in (self.weight, self.key_bias, self.value_bias)
         )
-        sizes = [len(i) for i in self.index.values()]
-        weights = dict(zip(self.index, weight.split(sizes), strict=True))
-        keys = [m for m in self.ffn.modules if m.has_node_bias]
-        key_biases = dict(
-            zip((m.name for m in keys), key_bias.split([len(self.index[m.name]) for m in keys]), strict=True)
-        )
+        weights, key_biases = self._by_module(weight, key_bias)
         value_biases = dict(zip((m.name for m in self.biased), value_bias.unbind(), strict=True))
         hooks = [
             (m.module, _add(m, self.index[m.name], weights[m.name], key_biases.get(m.name), value_biases.get(m.name)))
@@ -118,18 +122,11 @@ class Slices:
         none = torch.empty(0, dtype=torch.long)
         added_to = {name: other.index.get(name, none) for name in self.index}
         self.choose(NodeSets(added_to, dict.fromkeys(added_to, none)))
-        row = key_row = other_row = other_key_row = 0
-        for m in self.ffn.modules:
-            mine, theirs = self.index[m.name], added_to[m.name]
-            places = torch.zeros(m.num_nodes, dtype=torch.long)
-            places[mine.cpu()] = torch.arange(len(mine))
-            places = places[theirs.cpu()].to(self.weight.device)
-            self.weight.index_add_(0, row + places, other.weight[other_row : other_row + len(theirs)].to(self.weight))
-            row, other_row = row + len(mine), other_row + len(theirs)
-            if m.has_node_bias:
-                added = other.key_bias[other_key_row : other_key_row + len(theirs)].to(self.key_bias)
-                self.key_bias.index_add_(0, key_row + places, added)
-                key_row, other_key_row = key_row + len(mine), other_key_row + len(theirs)
+        mine, theirs = (s._by_module(s.weight, s.key_bias) for s in (self, other))
+        for ours, changes in zip(mine, theirs, strict=True):
+            for name, change in changes.items():
+                at = _places(self.index[name], other.index[name]).to(self.weight.device)
+                ours[name].index_add_(0, at, change.to(ours[name]))
         self.value_bias.add_(other.value_bias.to(self.value_bias))
 
     def patch(self, rounding: Rounding = "nearest", seed: int = 0) -> WeightPatch:
@@ -151,13 +148,10 @@ class Slices:
 
     def _stored(self) -> Iterator[_Stored]:
         """Every change, by the parameter that it belongs to."""
-        sizes = [len(i) for i in self.index.values()]
-        bias_rows = iter(
-            self.key_bias.detach().split([s for m, s in zip(self.ffn.modules, sizes, strict=True) if m.has_node_bias])
-        )
-        for m, change in zip(self.ffn.modules, self.weight.detach().split(sizes), strict=True):
+        changes, key_biases = self._by_module(self.weight.detach(), self.key_bias.detach())
+        for m in self.ffn.modules:
+            change, biases = changes[m.name], key_biases.get(m.name)
             index = self.index[m.name].to(m.weight.device)
-            biases = next(bias_rows) if m.has_node_bias else None
             for p in m.parts(index) if len(index) else ():
                 nodes = index[p.rows]
                 yield _Stored(p.weight, m.node_axis, p.at, p.size, partial(m.nodes, nodes), change[p.rows])
@@ -189,7 +183,7 @@ class NodeGradients:
         for m in slices.ffn.modules:
             known = slices.index[m.name]
             for index, rows, biases in self.rows[m.name]:
-                places = (known[None] == index[:, None]).int().argmax(1).to(weight.device)
+                places = _places(known, index).to(weight.device)
                 weight.index_copy_(0, row + places, rows.to(weight))
                 if m.has_node_bias:
                     key_bias.index_copy_(0, key_row + places, biases.to(weight))
@@ -198,6 +192,12 @@ class NodeGradients:
         value_bias = [self.value_bias[m.name].to(weight) for m in slices.biased]
         leaves = [weight, key_bias, torch.stack(value_bias) if value_bias else slices.value_bias]
         return [t.detach() for t in leaves if t.numel()]
+
+
+def _places(known: Tensor, index: Tensor) -> Tensor:
+    """Where each of the nodes `index` [k] stands among the known ones, which have them all."""
+    order = known.argsort()
+    return order[torch.searchsorted(known[order], index)]
 
 
 def spread(rows: Tensor, places: Tensor, total: int) -> Tensor:

@@ -166,17 +166,19 @@ def _allowed_by_vllm(rank: int, biases: bool) -> int:
 def _factors(s: Slice, transposed: bool, max_rank: int | None) -> tuple[Tensor, Tensor, float]:
     """(A [r, in], B [out, r], relative error) of one weight's change."""
     change = s.change.float().cpu()
-    nodes = torch.zeros(s.size, len(s.index))
-    nodes[s.index.cpu(), torch.arange(len(s.index))] = 1.0
+    nodes, vector = change.shape
     error = 0.0
-    if max_rank is not None and min(change.shape) > max_rank:
+    if max_rank is not None and min(nodes, vector) > max_rank:
         # E has orthonormal columns, so the best approximation of E C is E times that of C.
         u, sigma, vh = torch.linalg.svd(change, full_matrices=False)
         error = (sigma[max_rank:].norm() / sigma.norm().clamp_min(1e-30)).item()
-        nodes, change = nodes @ u[:, :max_rank], sigma[:max_rank, None] * vh[:max_rank]
-    elif len(change) > change.shape[1]:  # more nodes than a vector has entries: E C itself is smaller, and as exact
-        nodes, change = nodes @ change, torch.eye(change.shape[1])
+        of_nodes, change = u[:, :max_rank], sigma[:max_rank, None] * vh[:max_rank]
+    elif nodes > vector:  # E C itself is smaller than E, and as exact
+        of_nodes, change = change, torch.eye(vector)
+    else:
+        of_nodes = torch.eye(nodes)
+    outer = torch.zeros(s.size, of_nodes.shape[1]).index_copy_(0, s.index.cpu(), of_nodes)  # E times it
     nodes_are_outputs = (s.axis == 0) != transposed
     if nodes_are_outputs:
-        return change.contiguous(), nodes.contiguous(), error
-    return nodes.T.contiguous(), change.T.contiguous(), error
+        return change.contiguous(), outer, error
+    return outer.T.contiguous(), change.T.contiguous(), error

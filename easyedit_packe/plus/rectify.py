@@ -52,7 +52,7 @@ OVERSHOOT = 1.5
 RIDGE_FACTOR = 3.0
 """By how much `ridge` grows after a step that made things worse, by its square after a second one, and so on, and
 shrinks back after a good step that follows a good one (Nielsen). By one factor each time it would go to and fro between
-steps that are too long and steps that are short: hard facts needed twice as many."""
+steps that are too long and steps that are short, until none is left."""
 
 REACH = 0.25
 """Norm of a step, at most, as a share of that of the matrices it may change: further, first order says nothing."""

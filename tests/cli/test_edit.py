@@ -35,11 +35,10 @@ def checkpoint(tmp_path):
     return folder
 
 
-def edited(checkpoint, out, *more, editor="PaCKE", target=TARGET):
-    fact = ["--prompt", PROMPT, "--target", target, "--subject", "Anna Berg"]
+def edited(checkpoint, out, *more, editor="PaCKE"):
     hparams = checkpoint.parent / f"{editor}.yaml"
     options = ["--model", checkpoint, "--hparams", hparams, "--editor", editor, "--out", out, "--json"]
-    return json.loads(packe("edit", *fact, *options, *more))
+    return json.loads(packe("edit", *FACT, *options, *more))
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "float16"])
@@ -278,7 +277,7 @@ def to_be_quantised(checkpoint, tmp_path):
 def test_beside_quantised_weights_the_edit_is_an_adapter(to_be_quantised, tmp_path):
     """It is in force where it is measured, and can be asked; a folder that holds something is left alone."""
     out, quantised = tmp_path / "adapter", ["--load-in", "8bit"]
-    found = edited(to_be_quantised, out, *quantised, target="Grey")
+    found = edited(to_be_quantised, out, *quantised, "--target", "Grey")
     assert {file.name for file in out.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
     assert found["adapter"] == str(out)
     assert found["bytes"] == sum(file.stat().st_size for file in out.iterdir())
@@ -290,7 +289,7 @@ def test_beside_quantised_weights_the_edit_is_an_adapter(to_be_quantised, tmp_pa
     assert after.strip() == "Grey" != before.strip()
     with pytest.raises(PaCKEError, match=f"{out} is not a new one"):
         edited(to_be_quantised, out, *quantised)
-    plus = edited(to_be_quantised, tmp_path / "plus", *quantised, editor="PaCKE+", target="Grey")
+    plus = edited(to_be_quantised, tmp_path / "plus", *quantised, "--target", "Grey", editor="PaCKE+")
     assert plus["edits"][0]["efficacy"] == 1
 
 

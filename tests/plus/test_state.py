@@ -433,3 +433,4 @@ def test_a_row_of_edits_is_the_same_after_it_was_rolled_back(value_nodes):
         for patch in reversed(patches):
             patch.revert(model)
     assert rows[0] == rows[1]
+    assert all(rows[0])
