@@ -65,13 +65,20 @@ def shared_targets(store: Store) -> Iterator[None]:
                 from . import pmet
 
                 owners.append(pmet)
-            for owner in owners:
-                name = _FUNCTION[kind]
-                stack.enter_context(swapped(owner, **{name: _stored(getattr(owner, name), kind, store)}))
+            name = _FUNCTION[kind]
+            searches = [getattr(owner, name) for owner in owners]
+            for owner, compute in zip(owners, searches, strict=True):  # one search, as the first has it
+                found = _stored(compute, kind, _code(searches[0]), store)
+                stack.enter_context(swapped(owner, **{name: found}))
         yield
 
 
-def _stored(compute: Callable, kind: str, store: Store) -> Callable:
+def _code(compute: Callable) -> str:
+    """What EasyEdit's releases, which share the cache, differ in."""
+    return hashlib.sha256(inspect.getsource(inspect.getmodule(compute) or compute).encode()).hexdigest()
+
+
+def _stored(compute: Callable, kind: str, code: str, store: Store) -> Callable:
     signature = inspect.signature(compute)
 
     @functools.wraps(compute)
@@ -83,6 +90,7 @@ def _stored(compute: Callable, kind: str, store: Store) -> Callable:
         settings = {n: getattr(hparams, n, None) for n in _OPTIMISED_BY if n not in _UNUSED[kind]}
         known = {
             "kind": kind,
+            "code": code,
             "model": getattr(model.config, "_name_or_path", ""),
             "request": [request[k] for k in ("prompt", "subject", "target_new")],
             **settings,

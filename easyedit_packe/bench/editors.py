@@ -95,7 +95,7 @@ class Editor:
                 f"{name}: alg_name: expected {self.alg_name!r} for the editor {self.name}, got {hparams.alg_name!r}; "
                 f"give hparams_file a file of hparams/{self.folder or self.alg_name}/."
             )
-        hparams = settings(hparams, name) if self.simie else hparams
+        hparams = settings(hparams, model) if self.simie else hparams
         known = {f.name for f in dataclasses.fields(hparams)}
         for key, value in overrides.items():
             if key not in known:

@@ -58,8 +58,8 @@ class RunFolder:
         """A shorter run than the one there may only be read: its calls need not be those of the longer one."""
         if not (self._made_as_planned().issuperset(range(len(self.plan.calls))) and self.is_complete):
             raise StoreError(
-                f"{self.path} holds an unfinished run of {there} records, and {asked} are asked for; finish it with "
-                f"n={there}, add label=NAME, or remove that folder."
+                f"{self.path} holds a run of {there} records, of which the calls for {asked} are not all done, or are "
+                f"made with more; ask for n={there}, add label=NAME, or remove that folder."
             )
 
     @property

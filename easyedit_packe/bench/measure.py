@@ -34,6 +34,7 @@ class Measure:
         asks: who says whether that is right; None: nobody.
         turn: makes of a prompt the text that the model is asked; None leaves it as it is.
         told: the record's new fact stands before each question about it, in the same context.
+        judged: records whose answers are judged; None: all. The others of a batch are measured for its bits alone.
     """
 
     compares: bool
@@ -41,6 +42,7 @@ class Measure:
     asks: Judge | None = None
     turn: Callable[[str], str] | None = None
     told: bool = False
+    judged: Collection[Any] | None = None
 
     def unedited(self, model: PreTrainedModel, tok: Any, records: Sequence[Record]) -> Iterator[dict[str, Any]]:
         """A row for each record, with what later rows are held against: `kept`, plain values."""
@@ -126,7 +128,7 @@ class Measure:
         if not self.generation:
             return {}
         figures = free.family(record, said)
-        if self.asks is None:
+        if self.asks is None or (self.judged is not None and record.case_id not in self.judged):
             return {"free": figures}
         found = judge.verdicts(self.asks, record, said)
         return {"free": figures | judge.family(found), "judge": self.asks.name, "verdicts": found}

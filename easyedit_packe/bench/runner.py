@@ -24,7 +24,7 @@ from .session import Session
 from .settings import Settings
 from .store import only_one
 from .through_easyedit import plain
-from .unedited import unedited
+from .unedited import OF, unedited
 
 LOCAL = ("device", "model_name", "stats_dir", "P_loc")
 """Hyper-parameters that say where things are on this machine, and do not make another run."""
@@ -56,9 +56,10 @@ class _Run:
         hparams = fitted(editor.load_hparams(settings.model, settings.hparams_file, settings.hparams), settings)
         self.session = Session(editor, settings.model, hparams, settings.device, settings.dtype)
         self.turn = partial(in_turn, self.session.tok) if settings.use_chat_template else None
-        self.template = self.turn("{}") if self.turn is not None else ""
+        template = self.turn("{}") if self.turn is not None else ""
         chosen = {k: v for k, v in plain(hparams).items() if k not in (*LOCAL, CHAT)}
-        identity = settings.identity(chosen, self.session.digest, self.template)
+        identity = settings.identity(chosen, self.session.digest, template)
+        self.asked_of = {key: identity.get(key, "") for key in OF}
         judge = Judge(settings.judge, settings.judge_url) if settings.judge else None
         self.measured = Measure(FORMATS[settings.data].compares, settings.generation, judge, self.turn)
         about = {"num_records": len(self.records)}
@@ -122,7 +123,7 @@ class _Run:
 
     def unedited(self) -> dict[int, dict[str, Any]]:
         folder = self.settings.unedited_folder
-        return unedited(folder, self.session, self.records, self.measured, self.environment, self.template)
+        return unedited(folder, self.session, self.records, self.measured, self.environment, self.asked_of)
 
     def unmeasured(self, records: Sequence[Record], after: int) -> list[Record]:
         missing = set(self.folder.unmeasured([r.case_id for r in records], after))
@@ -132,7 +133,7 @@ class _Run:
         """Those records that have no row yet, after a call."""
         missing = {r.case_id for r in self.unmeasured(records, after)}
         records = together(records, missing)
-        measured = dataclasses.replace(self.measured, told=self.settings.found_editor.told)
+        measured = dataclasses.replace(self.measured, told=self.settings.found_editor.told, judged=missing)
         rows = measured.edited(self.session.model, self.session.tok, records, self.before)
         if after:
             rows = progress(rows, f"measuring after {after} edits", len(records))
@@ -143,7 +144,7 @@ class _Run:
 
 def fitted(hparams: Any, settings: Settings) -> Any:
     """Hyper-parameters for a protocol: shipped YAMLs have a batch size of their own; here the protocol decides how
-    many requests a call takes, and the authors' epochs are their program's.
+    many requests a call takes, the run's seed is the editor's, and the authors' epochs are their program's.
 
     Raises:
         BenchError: a chat template for the editor alone, and not for what is measured.
@@ -155,6 +156,8 @@ def fitted(hparams: Any, settings: Settings) -> Any:
                 "every question is asked; set that instead."
             )
         setattr(hparams, CHAT, settings.use_chat_template and settings.found_editor.alg_name in OWN)
+    if settings.found_editor.alg_name in OWN and "seed" not in settings.hparams:
+        hparams.seed = settings.seed  # theirs have generators of their own
     if settings.protocol == "epochs":
         if isinstance(hparams, PaCKEHyperParams):
             program = hparams.authors_program()

@@ -24,6 +24,7 @@ from ..cache import written_whole
 from ..easyedit import bridged, routed
 from ..easyedit.state import carried, carry, forget, fresh_state, sample_prefixes
 from ..easyedit.statistics import compute_stats, missing_stats, stats_files
+from ..errors import RequestError
 from ..model.bits import weights_digest
 from ..model.device import check_device
 from ..model.fetch import SOURCES
@@ -120,6 +121,8 @@ class Session:
             BenchError: the editor fails in a way that it does not declare; its weights and state are put back.
         """
         refused = {r.case_id: "the prompt lacks its subject" for r in records if not self.editor.takes(r)}
+        if self.editor.alg_name in OWN:  # of several in a call, one that cannot be read would have all refused
+            refused |= {r.case_id: why for r in records if (why := _unreadable(r))}
         able = [r for r in records if r.case_id not in refused]
         targets = StoredTargets(self.digest) if share else None
         sees = self.editor.alg_name == "PaCKE+" and self.simie is None  # by itself, which edits are left
@@ -131,7 +134,7 @@ class Session:
                     self._call([_request(r) for r in able], targets)
             except self.editor.refuses as e:
                 self._take_back(*before)
-                refused.update({r.case_id: str(e).split("\n")[0][:300] for r in able})
+                refused.update({r.case_id: _reason(e) for r in able})
                 LOG.warning("%s refuses %d record(s): %s", self.editor.name, len(able), e)
             except Exception as e:
                 self._take_back(*before)
@@ -236,6 +239,19 @@ class Session:
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+
+
+def _unreadable(record: Record) -> str:
+    """Why an editor of this package cannot take the record; empty where it can."""
+    try:
+        EditRequest.from_dict(_request(record))
+    except RequestError as e:
+        return _reason(e)
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    return str(error).split("\n")[0][:300]
 
 
 def _request(record: Record) -> dict[str, Any]:

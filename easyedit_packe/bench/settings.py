@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -16,6 +17,8 @@ from .archive import unedited_folder
 from .data import FORMATS, Record, digest, find_file, read_records
 from .editors import BenchError, Editor, find_editor
 from .metrics.judge import check as check_judge
+
+LOG = logging.getLogger(__name__)
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -135,13 +138,18 @@ class Settings:
         """Those that the run is about.
 
         Raises:
-            BenchError: there are none.
+            BenchError: there are none, or less than a point of the curve needs.
         """
         found = read_records(self.data_file, self.data)
         if self.start >= len(found):
             raise BenchError(
                 f"start: expected less than the {len(found)} records of {self.data_file}, got {self.start}."
             )
+        left = len(found) - self.start
+        if any(k > left for k in self.curve):
+            raise BenchError(f"curve: {self.data_file} has {left} records from start on, got {self.curve}.")
+        if self.n > left:
+            LOG.warning("n: %s has %d records from start on, not %d; all are taken", self.data_file, left, self.n)
         return found[self.start : self.start + self.n]
 
     @property

@@ -100,10 +100,12 @@ def edit_arguments(record: Record) -> dict[str, Any]:
 
 
 def _columns(kinds: Mapping[str, tuple[Probe, ...]]) -> dict[str, dict[str, list[list[str]]]]:
-    """Lists inside the lists: EasyEdit measures all probes of the one request."""
+    """Lists inside the lists: EasyEdit measures all probes of the one request, of those that have an answer."""
+    answered = {name: [p for p in probes if p.answers] for name, probes in kinds.items()}
     return {
         name: {"prompt": [[p.prompt for p in probes]], "ground_truth": [[p.answer for p in probes]]}
-        for name, probes in kinds.items()
+        for name, probes in answered.items()
+        if probes
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,17 @@ from .metrics.text import PARTS, perplexities
 from .session import Session
 from .store import Rows, StoreError, only_one, read_json, write_json
 
+OF = {
+    "model_sha256": "model of that name",
+    "data": "data=",
+    "data_sha256": "data file of that name",
+    "chat_template": "chat template",
+}
+"""What the rows are of: the text of a template around a prompt is empty where the model is asked without one."""
+
+SINCE = ("data", "data_sha256")
+"""Folders from before these were kept have neither."""
+
 
 def unedited(
     folder: Path,
@@ -20,29 +33,28 @@ def unedited(
     records: list[Record],
     measure: Measure,
     environment: dict[str, Any],
-    template: str = "",
+    asked_of: Mapping[str, str],
 ) -> dict[int, dict[str, Any]]:
     """A row for each case; those that are missing, or lack what greedy decoding says where that is asked for, are
     measured now. Rows that a judge has judged are kept beside the others, and are those of runs with this judge only.
 
     Args:
-        template: the chat template's text around a prompt, where the model is asked through one.
+        asked_of: what must be equal for rows to be taken, see `OF`.
 
     Raises:
-        StoreError: the folder belongs to another model of that name, or to another template.
+        StoreError: the folder belongs to another model or data file of that name, or to another template.
     """
     with only_one(folder, wait=True):
         rows = Rows(folder / "cases.jsonl", UNEDITED_KEY)
         here, file = short_name(environment), folder / "run.json"
-        same = {"model_sha256": session.digest, **({"chat_template": template} if template else {})}
-        about: dict[str, Any] = read_json(file) if file.is_file() else same
-        if about["model_sha256"] != session.digest:
-            raise StoreError(f"{folder} was measured on another model of that name; take another out=.")
-        if about.get("chat_template", "") != template:
-            raise StoreError(
-                f"{folder} was measured with another chat template ({about.get('chat_template')!r} there, {template!r} "
-                "now); take another out=."
-            )
+        about: dict[str, Any] = read_json(file) if file.is_file() else {}
+        for key, what in OF.items():
+            there, now = about.get(key, asked_of[key] if key in SINCE else ""), asked_of[key]
+            if about and there != now:
+                raise StoreError(
+                    f"{folder} was measured with another {what} ({there!r} there, {now!r} now); take another out=."
+                )
+        about |= {key: value for key, value in asked_of.items() if value}
         if "perplexities" not in about:
             about["perplexities"] = {part: perplexities(session.model, session.tok, part) for part in PARTS}
         about["environments"] = about.get("environments", {}) | {here: environment}
@@ -51,6 +63,7 @@ def unedited(
         enough = (True,) if measure.generation else (True, False)
         missing = {r.case_id for r in records if not any((r.case_id, have, asked) in rows for have in enough)}
         records = together(records, missing)
+        measure = dataclasses.replace(measure, judged=missing)
         found = progress(
             measure.unedited(session.model, session.tok, records), f"unedited model, {folder.parent.name}", len(records)
         )

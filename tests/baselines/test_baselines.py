@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import importlib
+import inspect
 import io
 
 import pytest
@@ -307,6 +308,17 @@ def test_one_search_serves_the_family_and_other_settings_search_again():
         edited("MEMIT", ALL[:1], settings("MEMIT", layers=[0]))
         edited("MEMIT", ALL[1:2], settings("MEMIT"))
         assert len(store) == 4
+
+
+def test_another_release_of_easyedit_searches_again(monkeypatch):
+    """Both share a cache, and their searches differ."""
+    store = {}
+    with fresh_state():
+        for code in ("of the one", "of the other"):
+            monkeypatch.setattr(inspect, "getsource", lambda _, code=code: code)
+            with shared_targets(kept_in(store)):
+                edited("MEMIT", ALL[:1], settings("MEMIT"))
+    assert len(store) == 2
 
 
 def test_prefixes_are_the_same_for_all_and_the_random_state_is_kept():

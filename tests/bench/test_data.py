@@ -145,8 +145,11 @@ def test_broken_files(write, tmp_path):
     (tmp_path / "y.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="expected a column 'subject'"):
         read_records(tmp_path / "y.csv", "hallueditbench")
-    with pytest.raises(DataError, match=r"is no knowedit file \("):
-        read_records(write("z.json", [{**KNOWEDIT, "locality": 3}]), "knowedit")
+    with pytest.raises(DataError, match=r"after 1 records one cannot be read as knowedit \("):
+        read_records(write("z.json", [KNOWEDIT, {**KNOWEDIT, "locality": 3}]), "knowedit")
+    lacks = {k: v for k, v in CF.items() if k != "locality_ground_truth"}
+    with pytest.raises(DataError, match="its records lack locality_ground_truth"):
+        read_records(write("w.json", [lacks]), "counterfact")
     with pytest.raises(DataError, match="did you mean 'qaedit'"):
         find_file(tmp_path, "qaedits")
     with pytest.raises(DataError, match=r"holds none of QAEdit_inter_1k\.json"):
@@ -188,3 +191,29 @@ def test_the_real_files(found, data, file, count):
     assert len({r.case_id for r in records}) == len(records)
     assert all(r.prompt and r.target_new.strip() and r.rephrases and r.neighbours for r in records)
     assert FORMATS[data].name == data
+
+
+def test_a_kind_of_question_without_any_is_none(write):
+    """The mean of no question is no number, and one such record would leave the whole column without."""
+    (qa,) = read_records(write("q.json", [{**QAEDIT, "locality": []}]), "qaedit")
+    (mcf,) = read_records(write("m.json", [{**MCF, "neighborhood_prompts": []}]), "mcf")
+    assert (qa.localities, mcf.localities) == ({}, {})
+
+
+def test_a_csv_row_without_a_fact_is_left_out_and_odd_names_are_kept(tmp_path):
+    """Nan is a province, and programs write "nan" where there is nothing."""
+    path = tmp_path / "h.csv"
+    path.write_text(
+        "subject,object,question,locality_question\n"
+        "Omar,Nan,Where is Omar?,nan\n"
+        ",,,\n"
+        "Anna,,Where is Anna?,Who?\n"
+        "Ivo,None,What has Ivo?,Who?,too,many\n"
+    )
+    records = read_records(path, "hallueditbench")
+    assert [(r.subject, r.target_new, len(r.neighbours)) for r in records] == [("Omar", "Nan", 0), ("Ivo", "None", 1)]
+
+
+def test_knowedits_paraphrase_by_either_name(write):
+    (record,) = read_records(write("k.json", [{**KNOWEDIT, "rephrase_prompt": "Omar's mother is"}]), "knowedit")
+    assert record.rephrases == ("Omar's mother is",)

@@ -170,6 +170,17 @@ def test_a_failed_request_is_made_again_and_a_lost_server_stops_the_run(go, serv
     assert len(server.asked) == 10
 
 
+def test_a_record_that_has_a_row_is_not_judged_again(go, serve):
+    """It is measured once more, as the batches must be the same ones; whoever judges is paid by the question."""
+    folder = go(judge=NAME, judge_url=serve(*["RIGHT"] * 8).url)
+    for file in (folder / "cases.jsonl", folder.parents[1] / "unedited" / "cases.jsonl"):
+        write_rows(file, [row for row in read_rows(file) if row["case_id"] != 1])
+    server = serve(*["WRONG"] * 4)
+    go(judge=NAME, judge_url=server.url)
+    assert len(server.asked) == 4
+    assert [row["free"]["efficacy_judged"] for row in read_rows(folder / "cases.jsonl")] == [1.0, 0.0]
+
+
 def test_a_server_that_is_none(go, serve):
     server = serve({"error": "no such path"})
     with pytest.raises(BenchError, match=r"its reply is no chat completion: .*no such path"):

@@ -190,6 +190,10 @@ def test_questions_are_the_data_sets_own_and_the_fixed_ones():
         (" Romeo.", "Rome", False, False),
         ("\nRome", "Rome", True, True),
         ("", "Rome", False, False),
+        ("The", "A", False, False),  # all articles: by its letters
+        (" a", "A", True, True),
+        (" (see", ")", False, False),
+        ("", ")", False, False),
     ],
 )
 def test_free_speech_by_hand(said, target, exact, begins):
@@ -205,7 +209,7 @@ SPOKEN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("target", ["Rome", "St. Louis", "the Rome", "An apple", "Louis"])
+@pytest.mark.parametrize("target", ["Rome", "St. Louis", "the Rome", "An apple", "Louis", "A", "("])
 def test_nothing_changes_after_an_answer_is_settled(target):
     """Cut at any letter, every answer is settled at the earliest where its figures are those of the whole one."""
     record, settled = Record(1, "p", "p", target, ""), 0

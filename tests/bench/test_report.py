@@ -102,7 +102,7 @@ def test_costs_by_hand(tmp_path):
     write_rows(folder / "edits.jsonl", rows)
     (row,) = cost_table(find_runs([tmp_path])).to_dict("records")
     assert row == {
-        "editor": "PaCKE", "data": "zsre", "seconds / edit": "2.00", "peak MB": "5", "weights changed": "2,000",
+        "editor": "PaCKE", "data": "zsre", "seconds / edit": "4.00", "peak MB": "5", "weights changed": "2,500",
         "perplexity ratio": "1.500", "refused": "1 of 3",
     }  # fmt: skip
 

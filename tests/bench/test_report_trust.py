@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from easyedit_packe.bench.archive import pack
-from easyedit_packe.bench.report import cost_table, find_runs, latex, markdown, one_line, tidy
+from easyedit_packe.bench.report import cost_table, curve_table, find_runs, latex, markdown, one_line, tidy
 from easyedit_packe.errors import MissingPackageError
 
 from .folders import read_rows, write_rows, write_run, write_unedited
@@ -159,6 +159,82 @@ def test_runs_averaged_although_their_settings_differ_are_named(tmp_path):
     write_run(tmp_path, "PaCKE", [1.0], seed=3, hparams={"lr": 2})
     text = markdown(find_runs([tmp_path]))
     assert "- PaCKE, zsre: 3 runs that differ in lr are averaged; give each a label=." in text
+
+
+def test_runs_that_end_their_answers_differently_are_named(tmp_path):
+    write_run(tmp_path / "a", "MEMIT", [1.0])
+    write_run(tmp_path / "b", "MEMIT", [0.0], answer_end=".")
+    assert "2 runs that differ in answer_end are averaged" in markdown(find_runs([tmp_path]))
+
+
+def changed(folder, change):
+    cases = read_rows(folder / "cases.jsonl")
+    for case in cases:
+        change(case["easyedit"], case["case_id"])
+    write_rows(folder / "cases.jsonl", cases)
+
+
+def test_each_column_says_on_how_few_records_it_rests(tmp_path):
+    """The first record has no paraphrase, the second nothing that must stay: neither the report nor the line that ends
+    a run may take the first record's columns for all."""
+    lacks = {0: "generality", 1: "locality"}
+    folder = write_run(tmp_path, "PaCKE", [1.0, 1.0, 1.0], protocol="consecutive")
+    changed(folder, lambda figures, case: figures.pop(lacks.get(case), None))
+    (run,) = find_runs([tmp_path])
+    line = next(row for row in markdown([run]).splitlines() if row.startswith("| PaCKE"))
+    assert [cell.strip(" *") for cell in line.split("|")[2:-1]] == [
+        "3", "100.0 ± 0.0", "25.0 ± 0.0 (n = 2)", "50.0 ± 0.0 (n = 2)", "65.3",
+    ]  # fmt: skip
+    assert "efficacy 1.000, locality 0.250, generality 0.500, n = 3" in one_line(folder)
+
+
+def test_portability_counts_records_with_one_kind_of_question(tmp_path):
+    def asked(figures, case):
+        figures |= {"portability_Reasoning": 0.0} | ({"portability_Logical": 1.0} if case == 0 else {})
+
+    changed(write_run(tmp_path / "two", "PaCKE", [1.0] * 4), asked)
+    changed(write_run(tmp_path / "one", "ROME", [1.0]), lambda figures, _: figures.update(portability_hop=1.0))
+    found = {}
+    for folder in ("two", "one"):
+        frame = tidy(find_runs([tmp_path / folder]))
+        part = frame[(frame.family == "portability") & (frame.editor != "Original model")]
+        found[folder] = {row.metric: (row.mean, row.n) for row in part.itertuples()}
+    assert found == {"two": {"Reasoning": (0.0, 4), "Logical": (1.0, 1), "mean": (0.125, 4)}, "one": {"hop": (1.0, 1)}}
+
+
+def test_a_curve_of_records_that_lack_a_metric(tmp_path):
+    folder = write_run(tmp_path, "PaCKE", [1.0, 1.0], protocol="consecutive")
+    changed(folder, lambda figures, _: figures.pop("locality"))
+    cases = read_rows(folder / "cases.jsonl")
+    write_rows(folder / "cases.jsonl", [{**cases[0], "after": 1, "call": 0}, *cases])
+    assert curve_table(find_runs([tmp_path]))["locality"].tolist() == ["/", "/"]
+
+
+def test_what_was_refused_is_not_among_the_costs(tmp_path):
+    folder = write_run(tmp_path, "ROME", [1.0] * 3, refused={"0": "why"})
+    calls = read_rows(folder / "edits.jsonl")
+    calls[0] |= {"seconds": 0.0, "memory_bytes": 0, "weights_changed": 0}
+    calls[1] |= {"seconds": 0.0, "memory_bytes": 0, "weights_changed": 0, "refused": {"1": "why"}}
+    write_rows(folder / "edits.jsonl", calls)
+    (row,) = cost_table(find_runs([tmp_path])).to_dict("records")
+    shown = (row["seconds / edit"], row["peak MB"], row["weights changed"], row["refused"])
+    assert shown == ("2.00", "5", "7", "2 of 3")
+
+
+def test_calls_that_differ_are_other_settings(tmp_path):
+    for editor, n in (("PaCKE", 5), ("ROME", 6)):
+        write_run(tmp_path, editor, [1.0] * n, protocol="batch", batch_size=3)
+    write_run(tmp_path, "PaCKE", [1.0] * 2, protocol="consecutive", first=2)
+    settings = {run.setting for run in find_runs([tmp_path])}
+    assert settings == {"batch of 3, the last of 2", "batch of 3", "consecutive, 2 edits from record 2 on"}
+
+
+def test_names_of_the_users_are_escaped_in_latex(tmp_path):
+    write_run(tmp_path, "PaCKE", [1.0], label="50%_off", data="zsre", file="a_b")
+    write_run(tmp_path, "ROME", [1.0], data="counterfact")
+    text = latex(find_runs([tmp_path]))
+    assert r"PaCKE (50\%\_off)" in text
+    assert "($n = /$)" not in text
 
 
 def test_the_order_in_the_files_makes_no_difference(tmp_path):

@@ -14,6 +14,8 @@ from easyedit_packe.bench.plan import plan
 from easyedit_packe.bench.report import find_runs, markdown
 from easyedit_packe.bench.runner import run
 from easyedit_packe.bench.settings import Settings
+from easyedit_packe.bench.simie import DEFAULT_LAMBDA
+from easyedit_packe.bench.store import StoreError
 from easyedit_packe.bench.through_easyedit import edit_arguments
 from easyedit_packe.errors import RequestError
 
@@ -184,6 +186,56 @@ def test_a_longer_run_goes_on_in_the_same_folder(settings):
     assert (folder / "cases.jsonl").read_bytes().startswith(first)
     assert len(rows(folder, "cases.jsonl")) == 4
     assert len(find_runs([folder])) == 1
+
+
+def test_what_the_unedited_model_says_is_of_one_data_file(settings, world, tmp_path):
+    """Two files of one name were held against each other's questions."""
+    records = json.loads((world / "zsre_mend_eval.json").read_text())
+    changed = tmp_path / "zsre_mend_eval.json"
+    changed.write_text(json.dumps([{**r, "loc": "nq question: Who wrote"} for r in records]))
+    run(settings(n=1))
+    with pytest.raises(StoreError, match="measured with another data file of that name"):
+        run(settings(n=1, data_dir=str(changed), label="other"))
+
+
+def test_the_seed_is_that_of_our_editors_too(settings):
+    first, second, again = (
+        rows(run(settings(n=2, seed=seed, label=label, protocol="epochs")), "cases.jsonl")
+        for seed, label in ((1, "a"), (2, "b"), (1, "c"))
+    )
+    assert [r["subject"] for r in first] == [r["subject"] for r in again] != [r["subject"] for r in second]
+
+
+def test_one_record_that_cannot_be_read_refuses_itself_alone(settings, world, tmp_path):
+    """It stands in a call with others."""
+    records = json.loads((world / "zsre_mend_eval.json").read_text())[:3]
+    records[1] |= {"src": "Who {} wrote {}", "subject": "nobody"}
+    (tmp_path / "odd.json").write_text(json.dumps(records))
+    folder = run(settings(n=3, protocol="batch", batch_size=3, data_dir=str(tmp_path / "odd.json")))
+    (call,) = rows(folder, "edits.jsonl")
+    assert list(call["refused"]) == ["1"]
+    assert call["weights_changed"] > 0
+
+
+def test_a_finished_run_of_other_batches_says_what_can_be_asked_for(settings):
+    changes = {"protocol": "batch", "batch_size": 3}
+    run(settings(n=4, **changes))
+    with pytest.raises(StoreError, match=r"holds a run of 4 records, of which the calls for 2 .*; ask for n=4"):
+        run(settings(n=2, **changes))
+
+
+def test_a_file_with_less_records_than_are_asked_for_is_said(settings, caplog):
+    assert len(settings(n=9).records()) == 8
+    assert "has 8 records from start on, not 9; all are taken" in caplog.text
+    with pytest.raises(BenchError, match=r"curve: .* has 8 records from start on, got \[9\]"):
+        settings(n=9, protocol="consecutive", curve=[9]).records()
+
+
+def test_simies_lambda_is_the_models_whatever_the_file_of_the_editor(world):
+    editor, file = find_editor("SimIE-ROME"), str(world / "ROME.yaml")
+    hparams_file(world, "ROME")
+    assert editor.load_hparams("smollm2-135m", file, {}).lamHyper == 10.0
+    assert editor.load_hparams("unknown", file, {}).lamHyper == DEFAULT_LAMBDA
 
 
 def test_a_folder_never_mixes_two_runs(settings):

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from easyedit_packe.bench.through_easyedit import main, summarise
+from easyedit_packe.bench.data import Probe, Record
+from easyedit_packe.bench.through_easyedit import edit_arguments, main, summarise
 
 from ..conftest import SHARED, needs_shared
 
@@ -25,6 +26,13 @@ def test_summary_by_hand():
     assert s["score"] == pytest.approx(0.5)
     assert s["efficacy_se"] == pytest.approx(0.25)
     assert (s["n"], s["seconds_per_edit"], s["easyedit"]) == (2, 1.5, "EasyEdit x")
+
+
+def test_a_question_without_a_known_answer_is_not_asked_of_easyedit():
+    """It measures by the answer's tokens."""
+    probes = {"locality": (Probe("What does Anna play?", ()),), "hop": (Probe("Who?", ("Ivo",)), Probe("What?", ()))}
+    asked = edit_arguments(Record(1, "Who wrote Omar", "Omar", "Ivo", "", localities=probes))["locality_inputs"]
+    assert asked == {"hop": {"prompt": [["Who?"]], "ground_truth": [["Ivo"]]}}
 
 
 def test_one_record_has_no_standard_error():

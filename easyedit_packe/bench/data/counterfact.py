@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...easyedit import parts
-from .record import Probe, Record
+from .record import Probe, Record, kinds
 
 
 def read_counterfact(path: Path, raw: list[dict[str, Any]]) -> Iterator[Record]:
@@ -36,7 +36,7 @@ def read_multi_counterfact(path: Path, raw: list[dict[str, Any]]) -> Iterator[Re
             target_new=edit["target_new"]["str"],
             ground_truth=true,
             rephrases=tuple(r["paraphrase_prompts"]),
-            localities={"neighborhood": tuple(Probe(p, (true,)) for p in r["neighborhood_prompts"])},
+            localities=kinds(neighborhood=tuple(Probe(p, (true,)) for p in r["neighborhood_prompts"])),
         )
 
 
@@ -51,5 +51,5 @@ def read_neighbourhood(path: Path, raw: list[dict[str, Any]]) -> Iterator[Record
             target_new=r["target_new"],
             ground_truth=true,
             rephrases=tuple(r["rephrase_prompts"]),
-            localities={"neighborhood": tuple(Probe(p, (true,)) for p in r["neighborhood_prompts"])},
+            localities=kinds(neighborhood=tuple(Probe(p, (true,)) for p in r["neighborhood_prompts"])),
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .record import Probe, Probes, Record
+from .record import Probe, Probes, Record, kinds
 
 FILE = Path(__file__).parent.parent / "content" / "demo.json"
 
@@ -20,8 +20,7 @@ def read_demo(path: Path, raw: list[dict[str, Any]]) -> Iterator[Record]:
         def probes(items: list[dict[str, str]], subject: str = subject) -> Probes:
             return tuple(Probe(item["prompt"].replace("{}", subject), (item["answer"],)) for item in items)
 
-        follows = {"one_hop": probes(r.get("one_hop", []))}
-        follows["subject_aliasing"] = probes([{**item, "answer": r["new"]} for item in r.get("alias", [])])
+        alias = [{**item, "answer": r["new"]} for item in r.get("alias", [])]
         yield Record(
             case_id=i,
             prompt=r["prompt"].replace("{}", subject),
@@ -30,6 +29,6 @@ def read_demo(path: Path, raw: list[dict[str, Any]]) -> Iterator[Record]:
             ground_truth=r["old"],
             rephrases=tuple(p.replace("{}", subject) for p in r["paraphrases"]),
             localities={"neighborhood": probes(r["neighbours"])},
-            portability={name: found for name, found in follows.items() if found},
+            portability=kinds(one_hop=probes(r.get("one_hop", [])), subject_aliasing=probes(alias)),
             same_subject=probes(r["same_subject"]),
         )

@@ -55,7 +55,10 @@ FORMATS = {
         ),
         Format(
             "counterfact", read_counterfact,
-            ("prompt", "subject", "target_new", "ground_truth", "rephrase_prompt", "locality_prompt"),
+            (
+                "prompt", "subject", "target_new", "ground_truth", "rephrase_prompt", "locality_prompt",
+                "locality_ground_truth",
+            ),
             ("counterfact-edit.json", "counterfact-val.json", "counterfact_paper_3k.json"),
             compares=True,
         ),
@@ -142,12 +145,17 @@ def read_records(data_dir: str | Path, data: str, size: int | None = None) -> li
     missing = FORMATS[data].missing(raw)
     if missing:
         raise DataError(f"{path} is no {data} file: its records lack {', '.join(missing)}. {_other(raw, data)}")
+    found: list[Record] = []
     try:
-        records = [r for r in FORMATS[data].read(path, raw) if r.prompt.strip() and r.target_new.strip()]
+        found.extend(FORMATS[data].read(path, raw))
     except DataError as e:
         raise DataError(f"{path}: {e}.") from e
     except _BROKEN as e:
-        raise DataError(f"{path} is no {data} file ({type(e).__name__}: {e}). {_other(raw, data)}") from e
+        raise DataError(
+            f"{path}: after {len(found)} records one cannot be read as {data} ({type(e).__name__}: {e}); mend it or "
+            "leave it out."
+        ) from e
+    records = [r for r in found if r.prompt.strip() and r.target_new.strip()]
     if not records:
         raise DataError(f"{path} holds no record that can be edited.")
     if len({r.case_id for r in records}) < len(records):  # rows of results are told apart by it

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .record import Probe, Record
+from .record import Probe, Record, kinds
 
 _NEEDED = ("subject", "object", "question")
 
@@ -33,17 +32,21 @@ def read_hallueditbench(path: Path, raw: list[dict[str, Any]]) -> Iterator[Recor
             target_new=r["object"],
             ground_truth="",
             rephrases=tuple(p for p in (r.get("paraphrased_question"),) if p),
-            localities={"locality": (Probe(kept, ()),)} if kept else {},
-            portability={name: (Probe(str(q), (str(a),)),) for name, (q, a) in (asked | chains).items() if q and a},
+            localities=kinds(locality=(Probe(kept, ()),) if kept else ()),
+            portability={name: (Probe(q, (a,)),) for name, (q, a) in (asked | chains).items() if q and a},
         )
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    """The CSV's rows; cells without text are left out."""
+    """The CSV's rows that hold a fact; cells without text are left out, and what is behind the last column."""
     with path.open(encoding="utf-8-sig", newline="") as f:
-        rows = [{k: v for k, v in row.items() if v and not re.fullmatch(r"nan|none", v.strip().lower())} for row in
-                csv.DictReader(f)]  # fmt: skip
+        rows = [{k: v for k, v in row.items() if k and v and _is_text(k, v)} for row in csv.DictReader(f)]
     for field in _NEEDED:
         if not any(field in row for row in rows):
             raise KeyError(field)
-    return rows
+    return [row for row in rows if all(field in row for field in _NEEDED)]
+
+
+def _is_text(column: str, cell: str) -> bool:
+    """Not how programs write that there is none; of a fact it may be the name, Nan is a province."""
+    return bool(cell.strip()) and (column in _NEEDED or cell.strip() not in ("nan", "None"))

@@ -20,7 +20,7 @@ def read_knowedit(path: Path, raw: list[dict[str, Any]]) -> Iterator[Record]:
             subject=r["subject"] if "subject" in r else r["concept"],
             target_new=r["target_new"] if "target_new" in r else r["labels"],
             ground_truth=_flat(truth)[0] if truth else "",
-            rephrases=(r["rephrase"],) if r.get("rephrase") else (),
+            rephrases=tuple(p for p in (r.get("rephrase") or r.get("rephrase_prompt"),) if p),
             localities=_probes(r["locality"]),
             portability=_probes(r.get("portability") or {}),
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .record import Probe, Record
+from .record import Probe, Record, kinds
 
 
 def read_qaedit(path: Path, raw: list[dict[str, Any]]) -> Iterator[Record]:
@@ -20,7 +20,7 @@ def read_qaedit(path: Path, raw: list[dict[str, Any]]) -> Iterator[Record]:
             target_new=r["target"],
             ground_truth="",
             rephrases=(r["rephrase"],),
-            localities={"locality": kept},
+            localities=kinds(locality=kept),
         )
 
 
@@ -32,12 +32,10 @@ def read_wikibigedit(path: Path, raw: list[dict[str, Any]]) -> Iterator[Record]:
 
 
 def _authors(i: int, r: dict[str, Any]) -> Record:
-    portability = {}
-    if r.get("personas"):
-        portability["personas"] = (Probe(r["personas"], _answers(r["ans"])),)
-    if r.get("mhop") and r.get("mhop_ans"):
-        portability["hop"] = (Probe(r["mhop"], _answers(r["mhop_ans"])),)
-    kept = (Probe(r["loc"], _answers(r["loc_ans"])),) if r.get("loc") and r.get("loc_ans") else ()
+    personas, hop, kept = (
+        (Probe(r[asked], _answers(r[answer])),) if r.get(asked) and r.get(answer) else ()
+        for asked, answer in (("personas", "ans"), ("mhop", "mhop_ans"), ("loc", "loc_ans"))
+    )
     return Record(
         case_id=i,
         prompt=r["update"],
@@ -45,8 +43,8 @@ def _authors(i: int, r: dict[str, Any]) -> Record:
         target_new=r["ans"],
         ground_truth=r.get("ground_truth") or "",
         rephrases=(r["rephrase"],),
-        localities={"locality": kept} if kept else {},
-        portability=portability,
+        localities=kinds(locality=kept),
+        portability=kinds(personas=personas, hop=hop),
     )
 
 

@@ -30,6 +30,11 @@ class Probe:
 Probes = tuple[Probe, ...]
 
 
+def kinds(**probes: Probes) -> dict[str, Probes]:
+    """By name, those of which a record has any."""
+    return {name: some for name, some in probes.items() if some}
+
+
 @dataclass(frozen=True)
 class Record:
     """One fact.

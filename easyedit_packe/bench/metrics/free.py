@@ -89,7 +89,7 @@ def family(record: Record, said: Sequence[str]) -> dict[str, float]:
     values = {}
     for name, part in (("efficacy", said[:1]), ("generality", said[1:])):
         if part:
-            values[name] = sum(words(a) == words(record.target_new) for a in part) / len(part)
+            values[name] = sum(same(a, record.target_new) for a in part) / len(part)
             values[f"{name}_begins"] = sum(begins_with(a, record.target_new) for a in part) / len(part)
     return values
 
@@ -127,7 +127,15 @@ def _plain(text: str) -> str:
     return text.lower().translate(str.maketrans("", "", string.punctuation))
 
 
-def begins_with(said: str, target: str) -> bool:
-    """Whether the first words are the target's."""
+def same(said: str, target: str) -> bool:
+    """Whether the words are the target's; its letters, where it is all punctuation and articles ("A")."""
     wanted = words(target)
+    return words(said) == wanted if wanted else said.strip().lower() == target.strip().lower()
+
+
+def begins_with(said: str, target: str) -> bool:
+    """Whether the first words are the target's, in the same sense."""
+    wanted = words(target)
+    if not wanted:
+        return said.strip().lower().startswith(target.strip().lower())
     return words(said)[: len(wanted)] == wanted

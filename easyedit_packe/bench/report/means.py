@@ -41,6 +41,8 @@ COLUMNS_OF: dict[str, tuple[str, ...]] = {
 """The columns of a family's table, of those that rows have; `COLUMNS` where it is not here; portability's are what the
 data set asks."""
 PORTABILITY = "portability_"
+MEAN = "mean"
+"""Portability over a record's kinds of questions, of whatever kinds it has; no column where the data set has one."""
 ORIGINAL = "Original model"
 
 Group = tuple[str, str, str]
@@ -67,6 +69,8 @@ def by_record(cases: Iterable[Row], family: str) -> dict[Any, dict[str, float]]:
         values = {m: sum(seeds) / len(seeds) for m, seeds in by_column.items()}
         scored = "score" in columns_of(family) and any(m in values for m in METRICS)
         records[case_id] = {**values, **({"score": score(values)} if scored else {})}
+    if family == "portability" and len({kind for values in records.values() for kind in values} - {MEAN}) == 1:
+        return {case_id: {k: v for k, v in values.items() if k != MEAN} for case_id, values in records.items()}
     return records
 
 
@@ -75,7 +79,7 @@ def _figures(case: Row, family: str) -> dict[str, float]:
     if family == "portability":
         figures = case.get("easyedit", {})
         asked = {k.removeprefix(PORTABILITY): v for k, v in figures.items() if k.startswith(PORTABILITY)}
-        return asked | ({"mean": sum(asked.values()) / len(asked)} if len(asked) > 1 else {})
+        return asked | ({MEAN: sum(asked.values()) / len(asked)} if asked else {})
     return {m: v for m, v in case.get(family, {}).items() if m in columns_of(family)}
 
 

@@ -73,7 +73,7 @@ def _mixed(runs: Sequence[Run]) -> Iterator[str]:
 
 def _settings(run: Run) -> dict[str, Any]:
     identity = run.identity
-    return {**identity.get("hparams", {}), "batch_size": identity.get("batch_size")}
+    return {**identity.get("hparams", {}), **{key: identity.get(key) for key in ("batch_size", "answer_end")}}
 
 
 def _keys(runs: Sequence[Run]) -> set[str]:

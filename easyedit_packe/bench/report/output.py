@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .means import METRICS, by_record, mean, tidy
+from .means import METRICS, means_of, tidy
 from .runs import find_runs
 from .text import markdown
 from .typeset import latex
@@ -30,8 +30,8 @@ def write_report(paths: Sequence[str | Path], out: Path | None = None) -> str:
 def one_line(folder: Path) -> str:
     """What a person wants to see when a run ends; needs no package of the extras."""
     (run,) = find_runs([folder])
-    records = by_record(run.final, "easyedit").values()
-    figures = [f"{m} {mean([r[m] for r in records]).mean:.3f}" for m in METRICS if records and m in next(iter(records))]
+    found = means_of(run.final, "easyedit")
+    figures = [f"{m} {found[m].mean:.3f}" for m in METRICS if m in found]
     refused = f", {len(run.refused)} refused" if run.refused else ""
     shown = ", ".join([*figures, f"n = {len(run.final)}"])
     return f"{run.name} {run.data} {run.setting}: {shown}{refused}; {folder}/"

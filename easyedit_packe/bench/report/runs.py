@@ -47,13 +47,16 @@ class Run:
     @property
     def setting(self) -> str:
         """What must be equal for two runs to stand in one table, besides model and data."""
-        protocol, n = self.identity["protocol"], self.about["num_records"]
+        protocol, n, first = self.identity["protocol"], self.about["num_records"], self.identity.get("start")
         asked = ", chat template" if "chat_template" in self.identity else ""
         if "judge" in self.identity:
             asked += f"{JUDGED_BY}{self.identity['judge']}"
         if protocol == "batch":
-            return f"batch of {min(self.identity['batch_size'], n)}{asked}"
-        return (protocol if protocol == "single" else f"{protocol}, {n} edits") + asked
+            size = min(self.identity["batch_size"], n)
+            return f"batch of {size}" + (f", the last of {n % size}" if n % size else "") + asked
+        if protocol == "single":
+            return protocol + asked
+        return f"{protocol}, {n} edits" + (f" from record {first} on" if first else "") + asked
 
     @property
     def last(self) -> int:

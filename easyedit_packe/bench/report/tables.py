@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import needs
 from . import paper
-from .means import COLUMNS, JUDGED, ORIGINAL, by_record, columns_of, mean, percent
+from .means import COLUMNS, ORIGINAL, columns_of, means_of, percent
 from .runs import Run, editor_place
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ LESS_IS_BETTER = ("drawn", "kl")
 def main_table(frame: pd.DataFrame, family: str, papers: bool = True, bold: str = "**{}**") -> pd.DataFrame:
     """The paper's layout for one model and setting: a row an editor; efficacy, locality, generality, score a data set.
 
-    Cells are percentages with their standard error; the best editor's is bold. Where the paper has the same model,
-    its figure stands beside ours in brackets, or "n/c" where it was not measured in the same way (`paper.NOTE`).
+    Cells are percentages with their standard error; the best editor's is bold, and one that rests on fewer of the n
+    records than others of its row says so. Where the paper has the same model, its figure stands beside ours in
+    brackets, or "n/c" where it was not measured in the same way (`paper.NOTE`).
     """
     needs("pandas", "bench")
     import pandas as pd
@@ -32,8 +33,8 @@ def main_table(frame: pd.DataFrame, family: str, papers: bool = True, bold: str 
     table: dict[str, dict[str, str]] = {}
     for data in sorted(part.data.unique(), reverse=True):
         here = part[part.data == data]
-        counted = here[here.metric == here.metric.iloc[0]]
-        table[f"{data} n"] = {r.editor: str(r.n) for r in counted.itertuples()}
+        most = here.groupby("editor").n.max().to_dict()
+        table[f"{data} n"] = {editor: str(n) for editor, n in most.items()}
         for metric in dict.fromkeys([*(c for c in columns_of(family) if (here.metric == c).any()), *here.metric]):
             column = here[here.metric == metric]
             others = column[column.editor != ORIGINAL]["mean"].round(4)
@@ -42,7 +43,7 @@ def main_table(frame: pd.DataFrame, family: str, papers: bool = True, bold: str 
             for r in column.itertuples():
                 shown = percent if metric != "kl" else "{:.2f}".format
                 error = f" ± {shown(r.se)}" if metric != "score" and r.n > 1 else ""
-                fewer = f" (n = {r.n})" if metric in JUDGED and str(r.n) != table[f"{data} n"].get(r.editor) else ""
+                fewer = f" (n = {r.n})" if r.n != most[r.editor] else ""
                 text = f"{shown(r.mean)}{error}{fewer}"
                 if r.editor != ORIGINAL and round(r.mean, 4) == best:
                     text = bold.format(text)
@@ -60,7 +61,7 @@ def costs(run: Run) -> dict[str, Any] | None:
     """What a run's edits cost; None where it has made none.
 
     Returns:
-        seconds: median over calls of a call's seconds, divided by its records.
+        seconds: median over calls of a call's seconds, divided by the records that the editor took.
         megabytes: the most that any call needed beyond what was in use before it; None where each took its target
             vectors from the store.
         weights: weights changed by a call, or by all calls where they are not rolled back.
@@ -73,17 +74,23 @@ def costs(run: Run) -> dict[str, Any] | None:
         return None
     consecutive = run.identity["protocol"] == "consecutive"
     under_way = consecutive and len(run.edits) < run.about["num_records"]
-    last = run.edits[-1:] if consecutive else run.edits
-    bytes_ = [e["memory_bytes"] for e in run.edits if e.get("memory_bytes") is not None]
+    taken = [e for e in run.edits if _accepted(e)] or run.edits  # what was refused took no time, and changed nothing
+    last = run.edits[-1:] if consecutive else taken
+    bytes_ = [e["memory_bytes"] for e in taken if e.get("memory_bytes") is not None]
     ratios = [ratio for ratio in (_growth(e, run.about_unedited) for e in last) if ratio is not None]
     return {
-        "seconds": median(e["seconds"] / len(e["case_ids"]) for e in run.edits),
+        "seconds": median(e["seconds"] / max(_accepted(e), 1) for e in taken),
         "megabytes": max(bytes_) / 1e6 if bytes_ else None,
         "weights": int(median(e["weights_changed"] for e in last)),
         "perplexity": median(ratios) if ratios and not under_way else None,
         "growth": median(e["norm_growth"] for e in last) if all("norm_growth" in e for e in last) else None,
         "refused": len(run.refused),
     }
+
+
+def _accepted(edit: dict[str, Any]) -> int:
+    """Records of a call that the editor took."""
+    return len(edit["case_ids"]) - len(edit["refused"])
 
 
 def _growth(edit: dict[str, Any], unedited: dict[str, Any]) -> float | None:
@@ -150,7 +157,7 @@ def curve_table(runs: Sequence[Run]) -> pd.DataFrame:
     for run in sorted(runs, key=lambda r: r.place):
         for k, cases in curve_points(run).items():
             if len(cases) == k:
-                records = by_record(cases, "easyedit").values()
-                shown = {m: percent(mean([r[m] for r in records]).mean) for m in COLUMNS}
+                found = means_of(cases, "easyedit")
+                shown = {m: percent(found[m].mean) if m in found else "/" for m in COLUMNS}
                 rows.append({"editor": run.name, "data": run.data, "edits": k, **shown})
     return pd.DataFrame(rows)

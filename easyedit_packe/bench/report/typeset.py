@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,19 +36,30 @@ def _to_latex(table: pd.DataFrame, caption: str) -> str:
     import pandas as pd
 
     names = [column.rsplit(" ", 1) for column in table.columns[1:]]
-    n = {data: table[f"{data} n"].iloc[0] for data, what in names if what == "n"}
+    n = {data: _most(table[f"{data} n"]) for data, what in names if what == "n"}
     shown = [(data, what) for data, what in names if what != "n"]
-    over = {data: f"{DATA_NAMES.get(data, data)} ($n = {count}$)" for data, count in n.items()}
+    over = {data: f"{DATA_NAMES.get(data, _escaped(data))} ($n = {count}$)" for data, count in n.items()}
     heads = [(over[data], HEADS.get(what, what.replace("_", " "))) for data, what in shown]
     table = table[["editor", *(f"{data} {what}" for data, what in shown)]]
+    table = table.assign(editor=table.editor.map(_escaped))
     table = table.replace({r" ± ([\d.]+)": r" {\\scriptsize $\\pm$ \1}"}, regex=True)
     table.columns = pd.MultiIndex.from_tuples([("", "editor"), *heads])
     text = table.to_latex(
         index=False,
-        caption=caption.replace("_", r"\_").replace(">", "$>$"),
+        caption=_escaped(caption),
         column_format="@{}l" + "r" * len(heads) + "@{}",
         multicolumn_format="c",
         position="t",
     )
     text = text.replace(r"\begin{tabular}", "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}\n\\begin{tabular}")
     return text.replace("{table}", "{table*}")
+
+
+def _most(counts: Iterable[str]) -> int:
+    """Of an editor's records; one that has none of this data set says "/"."""
+    return max(int(n) for n in counts if n.isdigit())
+
+
+def _escaped(text: str) -> str:
+    """Names and labels are the user's, and may hold what LaTeX reads as its own."""
+    return re.sub(r"([_%&#$])", r"\\\1", text).replace(">", "$>$")
