@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,10 @@ def cache_dir() -> Path:
     if os.environ.get("PACKE_CACHE"):
         return Path(os.environ["PACKE_CACHE"])
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "easyedit_packe"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "easyedit_packe"
+    except RuntimeError:  # a user whom the system does not know, as in some containers
+        return Path(tempfile.gettempdir()) / f"easyedit_packe-{os.getuid()}"
 
 
 @contextmanager
@@ -29,5 +33,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         yield part
         part.replace(path)
+    except OSError as e:
+        if e.filename == str(part):  # a name that nobody gave
+            e.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)

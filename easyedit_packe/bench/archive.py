@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..cache import written_whole
 from ..errors import needs
 from .store import StoreError, as_line, read_json, read_rows, write_json
 
@@ -59,8 +60,8 @@ def pack(folder: Path, file: Path) -> int:
     import zstandard
 
     compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(compressor.compress("".join(lines).encode("utf-8")))
+    with written_whole(file) as part:
+        part.write_bytes(compressor.compress("".join(lines).encode("utf-8")))
     return len(lines)
 
 

@@ -26,8 +26,8 @@ from .trace import trace
 
 
 class _App(typer.Typer):
-    """Typer that ends a deliberate error, and a path that cannot be used, with one line on standard error and exit
-    code 1."""
+    """Typer that ends a deliberate error, and a path or disk that cannot be used, with one line on standard error and
+    exit code 1."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -36,9 +36,9 @@ class _App(typer.Typer):
         except PaCKEError as e:
             said = str(e)
         except OSError as e:
-            if e.filename is None:
+            if e.strerror is None:
                 raise
-            said = f"{e.filename}: {e.strerror}; give another path."
+            said = e.strerror if e.filename is None else f"{e.filename}: {e.strerror}; give another path."
         typer.echo(f"packe: {said}", err=True)
         sys.exit(1)
 

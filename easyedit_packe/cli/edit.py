@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ import typer
 from ..errors import PatchError, RequestError
 from .export import said
 from .facts import asked_for, settings_for
-from .loading import attach, dtype_of, is_quantised, loaded, rounded, spinner
+from .loading import attach, dtype_of, is_quantised, loaded, require, rounded, spinner
 from .options import (
     DEFAULT_MODEL,
     AsJson,
@@ -29,6 +30,7 @@ from .options import (
     Subject,
     Target,
 )
+from .places import may_write_adapter, may_write_patch
 
 if TYPE_CHECKING:
     from ..patch import WeightPatch
@@ -72,21 +74,28 @@ def edit(
     """
     from ..editor import compute_adapter, compute_patch
     from ..model.chat import in_turn
+    from ..model.config import max_tokens
     from ..model.generation import greedy, token_accuracy
     from ..patch import WeightPatch
-    from ..requests import read_requests
+    from ..requests import EditRequest, encode, read_requests
 
     asked = asked_for(prompt, target, subject, rephrase, requests)
     facts = read_requests(asked)
     paraphrases = [_paraphrases(request) for request in asked]
-    _may_write(out, load_in is not None)
+    if load_in is not None:
+        may_write_adapter(out)
+    elif not out.is_dir():  # whether it may be one only the model says
+        may_write_patch(out)
+    require(model)
     settings = settings_for(hparams, editor, model)
     settings.use_chat_template |= chat_template
     net, tok = loaded(model, dtype, load_in)
-    _may_write(out, is_quantised(net))
+    (may_write_adapter if is_quantised(net) else may_write_patch)(out)
     if max_rank is not None and not is_quantised(net):
         raise PatchError("--max-rank: it caps an adapter, which only a quantised model gets; cap it in `packe export`.")
     turn = partial(in_turn, tok) if settings.use_chat_template else str
+    for f, texts in zip(facts, paraphrases, strict=True):  # said now, and not when the edit is made
+        encode(tok, [EditRequest(turn(text), f.target) for text in (f.prompt, *texts)], max_tokens(net))
     before = [greedy(net, tok, turn(f.prompt)) for f in facts]
     made: WeightPatch | LoraAdapter
     with spinner(_what_takes_time(len(facts), settings.ALG)):
@@ -108,7 +117,7 @@ def edit(
         for f, texts, was in zip(facts, paraphrases, before, strict=True)
     ]
     if isinstance(made, WeightPatch):
-        made.info["base_model"] = model
+        made.info["base_model"] = _named(model)
         made.info["metrics"] = [{k: r[k] for k in ("efficacy", "generality")} for r in rows]
         made.save(out)
         written = {"patch": str(out), "bytes": out.stat().st_size}
@@ -160,12 +169,11 @@ def ask(
     typer.echo(json.dumps({"prompt": prompt, "answer": answer}) if as_json else answer)
 
 
-def _may_write(out: Path, folder: bool) -> None:
-    """Raises `PatchError` where a patch, or an adapter's folder, cannot be written, or something else would be lost."""
-    if folder and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
-        raise PatchError(f"--out: beside quantised weights an edit is an adapter's folder, and {out} is not a new one.")
-    if not folder and (out.is_dir() or not (out.parent.is_dir() or not out.parent.exists())):
-        raise PatchError(f"--out: expected the name of a file in a folder, got {out}.")
+def _named(model: str) -> str:
+    """A folder's name as no name of the hub can be, from wherever the patch is looked at later."""
+    given = Path(model)
+    is_plain = given.is_dir() and not given.is_absolute() and not model.startswith((".", "~"))
+    return f".{os.sep}{model}" if is_plain else model
 
 
 def _paraphrases(request: dict[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ import typer
 
 from .loading import rewrite
 from .options import DEFAULT_MODEL, MaxRank, ModelName, PatchFile
+from .places import may_write_adapter, may_write_gguf
 
 if TYPE_CHECKING:
     from ..patch.lora import LoraAdapter
@@ -30,6 +31,7 @@ def lora(
     """
     from ..patch import WeightPatch
 
+    may_write_adapter(out)
     adapter = WeightPatch.load(patch).to_lora(max_rank, uniform, vllm)
     adapter.save(out)
     typer.echo(f"wrote {out}: {said(adapter)}")
@@ -50,6 +52,7 @@ def gguf(
     """
     from ..patch import WeightPatch
 
+    may_write_gguf(out)
     adapter = WeightPatch.load(patch).to_lora(max_rank)
     adapter.save_gguf(out)
     typer.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB): {said(adapter)}")

@@ -30,7 +30,7 @@ def asked_for(
         for number, line in enumerate(text.splitlines() if file.suffix == ".jsonl" else (), 1):
             where = f"{file}, line {number},"
             requests += [json.loads(line)] if line.strip() else []
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise RequestError(f"{where} is not readable as JSON: {e}.") from None
     if not isinstance(requests, list):
         raise RequestError(f"{file}: expected a JSON list of requests, got {type(requests).__name__}.")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from ..cache import cache_dir
-from ..errors import FetchError, PatchError, needs, one_of
+from ..errors import FetchError, PaCKEError, PatchError, needs, one_of
 from ..model.fetch import SOURCES
+from .places import may_write_model
 
 if TYPE_CHECKING:
     from ..patch import WeightPatch
@@ -28,10 +30,7 @@ def loaded(name: str, dtype: str = "auto", load_in: str | None = None) -> tuple[
     Raises:
         FetchError: there is no such model, or it cannot be read. MissingPackageError: bitsandbytes is not installed.
     """
-    if name not in SOURCES and not Path(name).exists() and name.count("/") != 1:
-        raise FetchError(
-            f"no model {name!r}: not a folder, not a hub name (owner/model); {one_of(name, sorted(SOURCES))}."
-        )
+    require(name)
     import torch
     from transformers.utils import logging as transformers_logging
 
@@ -45,14 +44,38 @@ def loaded(name: str, dtype: str = "auto", load_in: str | None = None) -> tuple[
         options["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{load_in}": True})
     transformers_logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # else a line for every matrix product
-    try:
-        with spinner(f"loading {name}"):
-            model, tok = load(name, **options)
-    except (OSError, ValueError) as e:  # with a paragraph of advice on the hub
-        raise FetchError(f"model {name!r} cannot be loaded: {str(e).strip().splitlines()[0]}") from e
+    with _in_one_line(name), spinner(f"loading {name}"):
+        model, tok = load(name, **options)
     if not is_quantised(model):  # such a one lies where it was quantised
         model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     return model.eval(), tok
+
+
+@contextmanager
+def _in_one_line(name: str) -> Iterator[None]:
+    """What transformers raises for a model that it cannot read, often with a paragraph of advice, as `FetchError`."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except PaCKEError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, StrictDataclassError) as e:
+        raise FetchError(f"model {name!r} cannot be loaded: {first_line(e)}") from e
+
+
+def require(name: str) -> None:
+    """Raises `FetchError` where a model's name is no fetched one's, no folder and none of the hub."""
+    if name not in SOURCES and not Path(name).exists() and name.count("/") != 1:
+        raise FetchError(
+            f"no model {name!r}: not a folder, not a hub name (owner/model); {one_of(name, sorted(SOURCES))}."
+        )
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the advice behind it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def is_quantised(model: Any) -> bool:
@@ -67,13 +90,14 @@ def attach(model: Any, folder: Path) -> None:
         PatchError: the folder holds none, or one that does not fit.
     """
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     if not (folder / "adapter_config.json").is_file():
         raise PatchError(f"{folder}: expected the folder of a PEFT adapter, with its adapter_config.json.")
     try:
         PeftModel.from_pretrained(model, str(folder)).eval()
-    except (OSError, ValueError, RuntimeError) as e:
-        raise PatchError(f"{folder}: the adapter does not fit the model: {str(e).strip().splitlines()[0]}") from e
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as e:
+        raise PatchError(f"{folder}: the adapter is damaged, or does not fit the model: {first_line(e)}") from e
 
 
 def dtype_of(patch: WeightPatch) -> str:
@@ -111,6 +135,9 @@ def rewrite(file: Path, name: str, out: Path | None, verb: Literal["apply", "rev
     Raises:
         PatchError: the patch does not fit, or the place is not the user's own to write to.
     """
+    from safetensors import SafetensorError
+
+    from ..model.load import tokeniser_of
     from ..patch import WeightPatch
 
     if out is None and name in SOURCES:
@@ -118,7 +145,7 @@ def rewrite(file: Path, name: str, out: Path | None, verb: Literal["apply", "rev
     if out is None and not Path(name).is_dir():
         raise PatchError(f"{name} is not a folder that could be changed; give one with --out.")
     folder = out or Path(name)
-    may_write(folder, Path(name))
+    may_write_model(folder, Path(name))
     patch = WeightPatch.load(file)
     stored, made = stored_in(name) if out is None else None, dtype_of(patch)
     if stored not in (None, made):
@@ -126,36 +153,68 @@ def rewrite(file: Path, name: str, out: Path | None, verb: Literal["apply", "rev
             f"{name} holds weights in {stored}, and the edit was computed in {made}: they would be written over in "
             f"that format, for good. Write to another folder with --out, or edit with --dtype {stored}."
         )
-    model, tok = loaded(name, made)
+    model, _ = loaded(name, made)
     getattr(patch, verb)(model)
-    with spinner(f"writing {folder}"):
-        model.save_pretrained(folder)
-        tok.save_pretrained(folder)
+    try:
+        with spinner(f"writing {folder}"):
+            if out is None:
+                _write_over(model, folder)
+            else:
+                model.save_pretrained(folder)
+                tokeniser_of(name).save_pretrained(folder)
+    except SafetensorError as e:  # the disk is full
+        raise PatchError(f"{folder} could not be written: {first_line(e)}") from e
     typer.echo(f"wrote {folder}")
 
 
-def may_write(folder: Path, model: Path) -> None:
-    """Raises `PatchError` where a model cannot be written without harm to what is there: into a file, over other
-    files than those of the `model` that it was loaded from, or among the models that all programs here share."""
-    shared = (cache_dir() / "models").resolve()
-    if shared in (folder.resolve(), *folder.resolve().parents):
-        raise PatchError(f"{folder} is shared by everything on this machine; give a folder of your own with --out.")
-    if folder.exists() and not folder.is_dir():
-        raise PatchError(f"{folder} is a file, expected a folder; give another name.")
-    if folder.is_dir() and any(folder.iterdir()) and folder.resolve() != model.resolve():
-        raise PatchError(f"{folder} is not empty, and what it holds could be written over; give another folder.")
+def _write_over(model: Any, folder: Path) -> None:
+    """Put a model into the folder that it came from, when all of it is written; the tokeniser there stays as it is.
+
+    Raises:
+        PatchError: the folder has tensors that the model's class does not load, and that would be gone.
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as part:
+        model.save_pretrained(part)
+        written = {file.name: file for file in Path(part).iterdir()}
+        lost = sorted(
+            _tensors(folder) - _tensors(Path(part)) - set(model.state_dict())
+        )  # a tied one need not be stored
+        if lost:
+            raise PatchError(
+                f"{folder} holds {len(lost)} tensors that the model's class does not load, as {lost[0]}; they would be "
+                "gone. Write to another folder with --out."
+            )
+        before = [*folder.glob("model*.safetensors"), *folder.glob("model.safetensors.index.json")]
+        for name, file in written.items():
+            file.replace(folder / name)
+        for file in before:
+            if file.name not in written:  # as a model that was in several files, and is in one now
+                file.unlink()
+
+
+def _tensors(folder: Path) -> set[str]:
+    """Names of all that is stored in a model's folder."""
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as f:
+            names.update(f.keys())
+    return names
 
 
 def stored_in(folder: str) -> str | None:
     """The precision of the weights in a model's folder, where its configuration says so."""
     from transformers import AutoConfig
 
-    dtype = AutoConfig.from_pretrained(folder).dtype
+    with _in_one_line(folder):
+        dtype = AutoConfig.from_pretrained(folder).dtype
     return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
 def spinner(what: str) -> Any:
     """Says on standard error what takes so long; shows nothing where that is no terminal."""
     from rich.console import Console
+    from rich.text import Text
 
-    return Console(stderr=True).status(what)
+    return Console(stderr=True).status(Text(what))  # a path is no markup

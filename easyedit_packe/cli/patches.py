@@ -10,6 +10,7 @@ import typer
 
 from .loading import rewrite, rounded
 from .options import DEFAULT_MODEL, AsJson, Folder, ModelName, NewPatch, PatchFile
+from .places import may_write_patch
 
 
 def show(patch: PatchFile, as_json: AsJson = False) -> None:
@@ -85,5 +86,6 @@ def merge(
     """
     from ..patch import WeightPatch
 
+    may_write_patch(out, *patches)
     WeightPatch.merge(WeightPatch.load(p) for p in patches).save(out)
     typer.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")

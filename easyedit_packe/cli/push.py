@@ -13,7 +13,7 @@ import typer
 from ..errors import FetchError, PatchError
 from ..model.fetch import SOURCES, source_of
 from .export import said
-from .loading import spinner
+from .loading import first_line, spinner
 from .options import MaxRank, PatchFile
 
 HUB = "hub:"
@@ -64,7 +64,8 @@ def _base(name: str) -> tuple[str, str | None, str]:
     """Of a model: its name for others, its licence where that is known, and what `--model` takes; never a path."""
     if fetched := source_of(name):
         return SOURCES[fetched].hub, SOURCES[fetched].licence, fetched
-    public = Path(name).name if Path(name).is_absolute() or Path(name).exists() else name
+    is_path = name.startswith((".", "~")) or Path(name).is_absolute() or Path(name).exists() or name.count("/") > 1
+    public = Path(name).name if is_path else name
     return public or "MODEL", None, public or "MODEL"
 
 
@@ -81,7 +82,7 @@ def _upload(repository: str, write: Callable[[Path], None], name: str) -> None:
             huggingface_hub.create_repo(repository, private=True, exist_ok=True)
             huggingface_hub.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"Add {name}")
         except (OSError, ValueError, HTTPError) as e:  # no network, no login, no such owner, a name that is none
-            reason = str(e).strip().splitlines()[0]
+            reason = first_line(e)
             raise FetchError(
                 f"{repository} could not be written on the hub: {reason} Log in by `hf auth login`."
             ) from e

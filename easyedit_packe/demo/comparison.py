@@ -50,22 +50,29 @@ def compare(session: Session, fact: Fact) -> list[Group]:
     Raises:
         RequestError: a question that tokenises to nothing.
     """
-    target = " ".join(fact.target.split())
+    target = _in_one_line(fact.target) or None
     others = [e for e in session.edits if e.request.prompt != fact.prompt]
+    wanted = [_in_one_line(e.request.target) for e in others]
+    one, several = ("says the new answer", "say the new answer") if target else ("stays", "stay")
     kinds: list[tuple[str, str, Sequence[str], Sequence[str | None]]] = [
-        ("The prompt", "says the new answer", [fact.prompt] if fact.prompt.strip() else [], [target]),
-        ("In other words", "say the new answer", fact.rephrases, [target] * len(fact.rephrases)),
+        ("The prompt", one, [fact.prompt] if fact.prompt.strip() else [], [target]),
+        ("In other words", several, fact.rephrases, [target] * len(fact.rephrases)),
         ("Neighbours", "stay", fact.neighbours, [None] * len(fact.neighbours)),
         ("Other facts of the subject", "stay", fact.others, [None] * len(fact.others)),
-        ("Your other edits", "hold", [e.request.prompt for e in others], [e.request.target for e in others]),
+        ("Your other edits", "hold", [e.request.prompt for e in others], wanted),
     ]
-    tokens = max(len(token_ids(session.shared.tok, text)) for text in (target, *(e.request.target for e in others)))
+    tokens = max((len(token_ids(session.shared.tok, text)) for text in (target, *wanted) if text), default=0)
     answers = iter(session.answers([prompt for *_, prompts, _ in kinds for prompt in prompts], max(TOKENS, tokens)))
     groups = [
-        Group(title, aim, tuple(Row(next(answers), wanted) for wanted in targets[: len(prompts)]))
+        Group(title, aim, tuple(Row(next(answers), of_it) for of_it in targets[: len(prompts)]))
         for title, aim, prompts, targets in kinds
     ]
     return [group for group in groups if group.rows]
+
+
+def _in_one_line(text: str) -> str:
+    """As answers are."""
+    return " ".join(text.split())
 
 
 def _first_word(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import tempfile
 from pathlib import Path
@@ -75,9 +76,25 @@ def server(shared: SharedModel) -> uvicorn.Server:
         mcp_server=False, enable_monitoring=False, theme=THEME, css=STYLE,
     )  # fmt: skip
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
-    found = uvicorn.Server(config)
+    found = _Server(config)
     app.state.sessions = sessions
     return found
+
+
+class _Server(uvicorn.Server):
+    """One that ends in silence: that pages are open then is no error."""
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        log = logging.getLogger("uvicorn.error")
+
+        def is_heard(_: logging.LogRecord) -> bool:
+            return not self.should_exit
+
+        log.addFilter(is_heard)
+        try:
+            super().run(sockets)
+        finally:
+            log.removeFilter(is_heard)
 
 
 class _Headers:

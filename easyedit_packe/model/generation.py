@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ..errors import RequestError
 from ..requests import EditRequest, encode, token_ids
+from .config import max_tokens
 from .forward import logits_at, remembered
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def greedy_all(
     tokens. A repetition penalty, or any other change of the model's scores, would not be greedy decoding.
 
     Args:
-        tokens: at most so many.
+        tokens: at most so many, of each.
         stops: once the continuation of a prompt has one of these, it is no longer continued.
         enough: from a prompt's index and its continuation so far, whether it need not be continued.
         guesses: how each might go on, "" for unknown. Guesses, also that a text which repeats itself goes on to do so,
@@ -57,18 +59,29 @@ def greedy_all(
         also: other texts that `heard` gets in the same pass, with each of their beginnings.
 
     Raises:
-        RequestError: a prompt without tokens.
+        RequestError: a prompt without tokens, or with more than the model has positions; where a text reaches these,
+            it ends.
     """
-    asked = [token_ids(tok, prompt) for prompt in prompts]
-    if not all(asked):
-        raise RequestError(f"the prompt {prompts[asked.index([])]!r} tokenises to nothing; give a longer prompt.")
-    guessed = [_guess(tok, *pair)[: tokens - 1] for pair in zip(prompts, guesses or [""] * len(asked), strict=True)]
+    asked, most = [token_ids(tok, prompt) for prompt in prompts], max_tokens(model) or math.inf
+    for prompt, ids in zip(prompts, asked, strict=True):
+        if not ids:
+            raise RequestError(f"the prompt {prompt!r} tokenises to nothing; give a longer prompt.")
+        if len(ids) > most:
+            raise RequestError(
+                f"expected at most {most} tokens (the model's positions), got {len(ids)} for "
+                f"{prompt[:60]!r}...; shorten it."
+            )
+    limits = [int(min(tokens, most - len(ids) + 1)) for ids in asked]
+    guessed = [
+        _guess(tok, prompt, guess)[: limit - 1]
+        for prompt, guess, limit in zip(prompts, guesses or [""] * len(asked), limits, strict=True)
+    ]
     ends = _end_tokens(model)
     said: list[list[int]] = [[] for _ in asked]
 
     def goes_on(i: int, token: int) -> bool:
         said[i].append(token)
-        if token in ends or len(said[i]) >= tokens:
+        if token in ends or len(said[i]) >= limits[i]:
             return False
         text = tok.decode(said[i], skip_special_tokens=True)
         return not any(stop in text.lstrip() for stop in stops) and not (enough is not None and enough(i, text))
@@ -88,7 +101,7 @@ def greedy_all(
             batch.unsay(i, len(guess) - right)
         left = going
         ahead = AHEAD // len(left) if left and guesses else 0
-        guessed = [_again(said[i], min(ahead, tokens - len(said[i]) - 1)) for i in left]
+        guessed = [_again(said[i], min(ahead, limits[i] - len(said[i]) - 1)) for i in left]
         if left:
             new = [[said[i][-1], *guess] for i, guess in zip(left, guessed, strict=True)]
             logits = batch.after(left, new, [len(n) for n in new])

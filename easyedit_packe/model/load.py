@@ -34,11 +34,21 @@ class LoadedModel(str):
 
 def load(name_or_path: str = DEFAULT_MODEL, **options: Any) -> tuple[Any, Any]:
     """(model, tokeniser) of a fetched model, a folder or a hub name; `options` go to `from_pretrained`."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    path = str(fetch(name_or_path)) if name_or_path in SOURCES else name_or_path
-    model = AutoModelForCausalLM.from_pretrained(path, **options)
-    tok = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForCausalLM.from_pretrained(_place(name_or_path), **options)
+    tok = tokeniser_of(name_or_path)
     if tok.pad_token_id is None:
         tok.pad_token_id = tok.eos_token_id
     return model, tok
+
+
+def tokeniser_of(name_or_path: str) -> Any:
+    """A model's tokeniser as it is stored."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(_place(name_or_path))
+
+
+def _place(name_or_path: str) -> str:
+    return str(fetch(name_or_path)) if name_or_path in SOURCES else name_or_path

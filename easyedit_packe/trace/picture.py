@@ -78,7 +78,7 @@ def draw_path(trace: Trace) -> Any:
     axes.tick_params(labelsize=11, colors=TEXT, length=0)
     axes.set_xlabel("layer", fontsize=13, color=TEXT)
     axes.set_ylabel("score of a node for this edit", fontsize=12, color=TEXT)
-    axes.set_title(name_of(trace, WIDTH), fontsize=15, color=TEXT, pad=32)
+    axes.set_title(name_of(trace, WIDTH), fontsize=15, color=TEXT, pad=32, parse_math=False)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     each = {kind: len(next(iter(sets.values()))) for kind, sets in vars(trace.nodes).items()}
@@ -107,7 +107,8 @@ def draw_overlap(overlap: Overlap) -> Any:
     axes.set_facecolor("#f3f5f9")
     if named:
         axes.set_xticks(range(1, n + 1))
-        axes.set_yticks(range(1, n + 1), [f"{name_of(t, NAME)}  {i}" for i, t in enumerate(overlap.traces, 1)])
+        names = [f"{name_of(t, NAME)}  {i}" for i, t in enumerate(overlap.traces, 1)]
+        axes.set_yticks(range(1, n + 1), names, parse_math=False)
     else:
         axes.set_xlabel("fact", fontsize=11, color=TEXT)
         axes.set_ylabel("fact", fontsize=11, color=TEXT)

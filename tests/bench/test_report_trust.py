@@ -234,6 +234,8 @@ def test_names_of_the_users_are_escaped_in_latex(tmp_path):
     write_run(tmp_path, "ROME", [1.0], data="counterfact")
     text = latex(find_runs([tmp_path]))
     assert r"PaCKE (50\%\_off)" in text
+    write_run(tmp_path, "KN", [1.0], label="a|b")
+    assert r"KN (a\|b)" in markdown(find_runs([tmp_path]))
     assert "($n = /$)" not in text
 
 

@@ -1,6 +1,7 @@
 """The command as a whole: its help is quick and loads nothing heavy, and errors are one line."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import easyedit_packe
+from easyedit_packe.cache import cache_dir
 from easyedit_packe.errors import MissingPackageError
 
 from ..conftest import ROOT
@@ -97,6 +99,36 @@ def test_a_path_that_cannot_be_used_is_one_line(tmp_path):
     assert run.stderr.startswith(f"packe: {tmp_path}/file/")
     assert run.stderr.endswith("Not a directory; give another path.\n")
     assert run.stderr.count("\n") == 1
+
+
+def test_a_full_disk_is_one_line_and_harms_no_file(tmp_path):
+    """Of a study the archive may be the only copy."""
+    file = tmp_path / "a"
+    file.write_text("mine")
+    code = f"""
+import resource, signal
+from pathlib import Path
+from easyedit_packe.cache import written_whole
+from easyedit_packe.cli.app import app
+
+@app.command()
+def full():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    with written_whole(Path({str(file)!r})) as part:
+        part.write_bytes(bytes(9999))
+app(["full"])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (1, "packe: File too large\n")
+    assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [("a", "mine")]
+
+
+def test_without_a_home_the_cache_is_a_temporary_folder(monkeypatch):
+    for name in ("PACKE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert cache_dir().name == f"easyedit_packe-{os.getuid()}"
 
 
 def test_without_gguf_a_model_is_not_even_downloaded(tmp_path, monkeypatch):

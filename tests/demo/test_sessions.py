@@ -10,6 +10,8 @@ from peft import PeftModel
 
 from easyedit_packe import EditStack, PaCKEError, PaCKEHyperParams, PaCKEPlusHyperParams, WeightPatch, compute_patch
 from easyedit_packe.demo import sessions as module
+from easyedit_packe.demo.comparison import compare
+from easyedit_packe.demo.facts import Fact
 from easyedit_packe.demo.sessions import Session, SharedModel
 from easyedit_packe.model.bits import same_bits
 from easyedit_packe.model.generation import greedy
@@ -45,6 +47,19 @@ def told(session, *steps):
         else:
             session.edit(step[0], *fact(step[1]))
         yield session.held, session.answers(PROMPTS)
+
+
+def test_without_a_new_answer_nothing_says_it():
+    """Every answer begins with no words at all."""
+    session = Session(shared_model())
+    prompt, target, subject = fact(0)
+    session.edit("PaCKE", prompt, target.replace(" ", "  "), subject)
+    asked = Fact(prompt, "", subject, rephrases=(fact(1)[0],))
+    groups = {group.title: group for group in compare(session, asked)}
+    assert [groups[title].aim for title in ("The prompt", "In other words")] == ["stays", "stay"]
+    assert groups["The prompt"].holding == 0
+    other = compare(session, Fact(fact(1)[0], "", fact(1)[2]))
+    assert [row.target for row in other[-1].rows] == [target]
 
 
 @pytest.fixture

@@ -155,6 +155,8 @@ def test_the_picture_of_a_path_shows_its_nodes(three, signed, tmp_path):
     critical = [line.get_ydata() for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata()) == 2]
     np.testing.assert_allclose(critical, [scores["0.key"][:2]] * 4)
     assert axes.get_title() == "a → x"
+    odd = dataclasses.replace(three[0], scores=scores, requests=(EditRequest("pays $5 and $\\foo{$ for", "x"),))
+    save(draw_path(odd), tmp_path / "p.png")  # a price is no formula
     save(figure, tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in tmp_path.iterdir()] == ["p.png"]

@@ -38,7 +38,7 @@ RC: Any = {
     "ytick.major.size": 2.5, "lines.linewidth": 1.1, "lines.markersize": 3.8, "lines.markeredgewidth": 0.5,
     "grid.color": "#e6e8ec", "grid.linewidth": 0.5, "axes.axisbelow": True,
     "figure.facecolor": "white", "savefig.facecolor": "white", "savefig.dpi": 300, "pdf.fonttype": 42,
-    "svg.hashsalt": "easyedit_packe", "svg.fonttype": "none",
+    "svg.hashsalt": "easyedit_packe", "svg.fonttype": "none", "text.parse_math": False,
 }  # fmt: skip
 METADATA: dict[str, dict[str, Any]] = {
     "png": {"Software": None},

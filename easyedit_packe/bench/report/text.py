@@ -70,4 +70,5 @@ def table_text(table: pd.DataFrame) -> str:
     """A table as Markdown, numbers to the right."""
     needs("tabulate", "bench")
     right = ["left"] + ["right"] * (len(table.columns) - 1)
+    table = table.map(lambda cell: cell.replace("|", r"\|") if isinstance(cell, str) else cell)  # of a user's label
     return table.to_markdown(index=False, disable_numparse=True, colalign=right)

@@ -66,11 +66,11 @@ def machine(
             f"--gpu: {one_of(name, list(GPUS))}; got {name!r}. Of any other give --tflops, --bandwidth, --memory."
         )
     found = GPUS[name or here() or DEFAULT]
+    for option, value in (("--tflops", tera), ("--bandwidth", bandwidth), ("--memory", memory)):
+        if value is not None and value <= 0:
+            raise BenchError(f"{option}: expected a positive number, got {value}.")
     own = {"full": tera, "half": tera, "bandwidth": bandwidth, "memory": memory}
     given = {key: value for key, value in own.items() if value is not None}
-    for key, value in given.items():
-        if value <= 0:
-            raise BenchError(f"the GPU's {key}: expected a positive number, got {value}.")
     changed: Any = {**given, "name": f"{found.name}, changed"} if given else {}
     return replace(found, **changed)
 

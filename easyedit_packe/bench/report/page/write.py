@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ....cache import written_whole
 from ....errors import needs
 from ..runs import Run, find_runs
 from .records import groups
@@ -39,8 +40,8 @@ def write_page(paths: Sequence[str | Path], file: Path, data: Path) -> str:
     """
     runs = find_runs(paths)
     html = page(runs, data)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(html.encode("utf-8", "replace"))  # a row may hold half a letter
+    with written_whole(file) as part:
+        part.write_bytes(html.encode("utf-8", "replace"))  # a row may hold half a letter
     return f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB), {sum(len(run.final) for run in runs):,} records"
 
 
