@@ -40,7 +40,7 @@ setup(
         "torch>=2.13",
         "transformers>=5.5.4,<6",  # one range that runs both EasyEdits
         "peft>=0.18",
-        "numpy>=1.26",
+        "numpy>=2.0",
         "omegaconf>=2.3",
         "pydantic>=2.10",
         "safetensors>=0.5",
@@ -54,16 +54,16 @@ setup(
             "datasets>=3",
             "einops>=0.7",  # KN
             "higher>=0.2.1",
-            "matplotlib>=3.8",
+            "matplotlib>=3.9",
             "nltk>=3.9.1",  # 3.9 is broken without WordNet
-            "scikit-learn>=1.4",
-            "scipy>=1.11.1",
+            "scikit-learn>=1.5",
+            "scipy>=1.13",
         ],
         "models": ["gguf>=0.18"],  # `packe model fetch` reads the default model's file, `packe export gguf` writes one
         # And `packe report`.
-        "bench": ["hydra-core>=1.3", "jinja2>=3.1", "pandas>=2.2", "tabulate>=0.9", "zstandard>=0.23"],
-        "demo": ["gradio>=6.31", "matplotlib>=3.8"],  # `packe demo`
-        "figures": ["matplotlib>=3.8", "zstandard>=0.23"],  # `packe figures`, `packe trace --png`
+        "bench": ["hydra-core>=1.3", "jinja2>=3.1", "pandas>=2.2.2", "tabulate>=0.9", "zstandard>=0.23"],
+        "demo": ["gradio>=6.31", "matplotlib>=3.9"],  # `packe demo`
+        "figures": ["matplotlib>=3.9", "zstandard>=0.23"],  # `packe figures`, `packe trace --png`
         "judge": ["openai>=2"],  # `packe bench judge=`: any server that speaks its chat completions
         # `packe reproduce --launcher`, `packe bench -m hydra/launcher=`: several runs at a time, and clusters.
         "launchers": ["hydra-joblib-launcher>=1.2", "hydra-submitit-launcher>=1.2"],
