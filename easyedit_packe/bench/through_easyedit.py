@@ -19,6 +19,7 @@ from ..easyedit import parts
 from ..errors import HyperParamsError
 from ..registry import load_hparams, register
 from .data import FORMATS, Probe, Record, read_records
+from .editors import EDITORS
 
 DATA_TYPES = {"ZsRE": "zsre", "CF": "counterfact", "MCF": "mcf"}
 """EasyEdit's names of data types."""
@@ -144,8 +145,9 @@ def main(data_type: str, argv: Sequence[str] | None = None) -> dict[str, Any]:
 
     found = register()
     records = read_records(args.data_dir, DATA_TYPES.get(args.data_type, args.data_type), args.ds_size)
-    hparams = load_hparams(args.editing_method, args.hparams_dir)
-    if hparams.alg_name != args.editing_method:
+    settings_folder, algorithm = names_of(args.editing_method)
+    hparams = load_hparams(settings_folder, args.hparams_dir)
+    if hparams.alg_name != algorithm:
         raise HyperParamsError(
             f"--editing_method: expected {hparams.alg_name}, as {args.hparams_dir} says, got {args.editing_method}."
         )
@@ -165,6 +167,14 @@ def main(data_type: str, argv: Sequence[str] | None = None) -> dict[str, Any]:
     _write(folder / "summary.json", summary)
     _print(summary, folder)
     return summary
+
+
+def names_of(editor: str) -> tuple[str, str]:
+    """The folder of an editor's hyper-parameters and EasyEdit's name of it, from either, or from a table's (FT-C)."""
+    for known in EDITORS.values():
+        if not (known.told or known.simie) and editor in (known.name, known.alg_name):
+            return known.folder or known.alg_name, known.alg_name
+    return editor, editor
 
 
 def plain(hparams: Any) -> dict[str, Any]:

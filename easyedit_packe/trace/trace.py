@@ -173,7 +173,7 @@ def require_packe(hparams: HyperParams) -> PaCKEHyperParams:
     if not isinstance(hparams, PaCKEHyperParams):
         raise HyperParamsError(
             f"expected PaCKEHyperParams, got {type(hparams).__name__}: PaCKE+ has no path to show before its edit, as "
-            "it changes all value vectors of its layers, and chooses key vectors by texts that it makes for the edit; "
+            "it chooses key and value vectors by texts that it makes for the edit; "
             "trace with PaCKE's settings, or edit with PaCKE+ and look at the patch with `packe show`."
         )
     if hparams.num_critical_paths == 0:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from easyedit_packe.bench.data import Probe, Record
-from easyedit_packe.bench.through_easyedit import edit_arguments, main, summarise
+from easyedit_packe.bench.through_easyedit import edit_arguments, main, names_of, summarise
 
 from ..conftest import SHARED, needs_shared
 
@@ -33,6 +33,13 @@ def test_a_question_without_a_known_answer_is_not_asked_of_easyedit():
     probes = {"locality": (Probe("What does Anna play?", ()),), "hop": (Probe("Who?", ("Ivo",)), Probe("What?", ()))}
     asked = edit_arguments(Record(1, "Who wrote Omar", "Omar", "Ivo", "", localities=probes))["locality_inputs"]
     assert asked == {"hop": {"prompt": [["Who?"]], "ground_truth": [["Ivo"]]}}
+
+
+@pytest.mark.parametrize("name", ["FT-C", "FT", "UltraEdit", "ULTRAEDIT", "ROME", "PaCKE+", "MEND"])
+def test_an_editor_goes_by_its_name_in_the_tables_and_by_easyedits(name):
+    known = {"FT": ("FT-C", "FT"), "FT-C": ("FT-C", "FT")}
+    known |= dict.fromkeys(("UltraEdit", "ULTRAEDIT"), ("UltraEdit", "ULTRAEDIT"))
+    assert names_of(name) == known.get(name, (name, name))
 
 
 def test_one_record_has_no_standard_error():
