@@ -61,7 +61,7 @@ setup(
         ],
         "models": ["gguf>=0.18"],  # `packe model fetch` reads the default model's file, `packe export gguf` writes one
         # And `packe report`.
-        "bench": ["hydra-core>=1.3", "jinja2>=3.1", "pandas>=2.2.2", "tabulate>=0.9", "zstandard>=0.23"],
+        "bench": ["hydra-core>=1.3", "jinja2>=3.1.2", "pandas>=2.2.2", "tabulate>=0.9", "zstandard>=0.23"],
         "demo": ["gradio>=6.31", "matplotlib>=3.9"],  # `packe demo`
         "figures": ["matplotlib>=3.9", "zstandard>=0.23"],  # `packe figures`, `packe trace --png`
         "judge": ["openai>=2"],  # `packe bench judge=`: any server that speaks its chat completions

@@ -178,7 +178,7 @@ class Session:
         # LoRA comes back as an adapter around the model, whose weights are the edit, and leaves checkpointing on.
         model = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
         self.model = routed.unwrapped(model)
-        if self.model.is_gradient_checkpointing:
+        if any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules()):
             self.model.gradient_checkpointing_disable()
             self.model.disable_input_require_grads()
         self.model.config.use_cache = self.use_cache

@@ -3,7 +3,9 @@
 import re
 import sys
 
+import matplotlib
 import pytest
+from packaging.version import Version
 
 from easyedit_packe.bench.figures import FIGURES
 
@@ -29,8 +31,12 @@ def test_each_is_small_and_has_no_pixels(svg):
     assert "<image" not in svg.read_text(encoding="utf-8")
 
 
+LAID_OUT_ALIKE = Version("3.10")
+"""The first matplotlib that leaves as much room between the parts of a figure as the one that drew these."""
+
+
 def said(svg):
-    """Its texts, and its points to half a pixel: other releases of matplotlib may write other digits."""
+    """Its texts, and its points, of which other releases of matplotlib may write other digits."""
     text = svg.read_text(encoding="utf-8")
     points = re.findall(r"<use [^>]*x=\"([\d.]+)\" y=\"([\d.]+)\"", text)
     return re.findall(r"<text[^>]*>([^<]*)</text>", text), [float(v) for point in points for v in point]
@@ -43,4 +49,5 @@ def test_each_is_what_the_rows_say(tmp_path):
     for new, kept in zip(drawn, SVGS, strict=True):
         texts, places = said(new)
         assert texts == said(kept)[0], f"{kept.name}: run `python benchmarks/figures.py --draw`"
-        assert places == pytest.approx(said(kept)[1], abs=0.5), kept.name
+        if Version(matplotlib.__version__) >= LAID_OUT_ALIKE:
+            assert places == pytest.approx(said(kept)[1], abs=0.5), kept.name

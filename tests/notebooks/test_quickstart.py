@@ -58,4 +58,6 @@ def test_it_shows_what_it_is_committed_with(committed):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     again = module.executed(NOTEBOOK)
+    for cell in cells(again):  # warnings of other packages change with their versions
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     assert [shown(cell) for cell in cells(again)] == [shown(cell) for cell in cells(committed)]
