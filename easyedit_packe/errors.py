@@ -41,6 +41,11 @@ def said_of(e: Exception) -> str:
     return str(e) if isinstance(e, PaCKEError) else f"{type(e).__name__}: {e}"
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, without the advice behind it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def needs(package: str, extra: str) -> None:
     """Called before the import of a package that only one of this project's extras installs.
 

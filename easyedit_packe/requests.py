@@ -167,13 +167,18 @@ def encode(tok: Any, requests: Sequence[EditRequest], max_tokens: int | None = N
             )
         if start == 0:
             raise RequestError(f"the prompt {request.prompt!r} tokenises to nothing; give a longer prompt.")
-        if max_tokens is not None and len(ids) > max_tokens:
-            raise RequestError(
-                f"expected at most {max_tokens} tokens (the model's positions), got {len(ids)} "
-                f"for {request.prompt[:60]!r}...; shorten the prompt."
-            )
+        require_positions(request.prompt, len(ids), max_tokens)
         encoded.append(Encoded(torch.tensor(ids), start, _subject_tokens(tok, request, start)))
     return encoded
+
+
+def require_positions(prompt: str, length: int, max_tokens: int | None) -> None:
+    """Raises `RequestError` where a text that begins with the prompt is longer, in tokens, than `max_tokens`."""
+    if max_tokens is not None and length > max_tokens:
+        raise RequestError(
+            f"expected at most {max_tokens} tokens (the model's positions), got {length} for {prompt[:60]!r}...; "
+            "shorten the prompt."
+        )
 
 
 def fitting(tok: Any, requests: Sequence[EditRequest], max_tokens: int | None) -> list[Encoded]:

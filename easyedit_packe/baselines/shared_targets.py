@@ -68,8 +68,7 @@ def shared_targets(store: Store) -> Iterator[None]:
             name = _FUNCTION[kind]
             searches = [getattr(owner, name) for owner in owners]
             for owner, compute in zip(owners, searches, strict=True):  # one search, as the first has it
-                found = _stored(compute, kind, _code(searches[0]), store)
-                stack.enter_context(swapped(owner, **{name: found}))
+                stack.enter_context(swapped(owner, **{name: _stored(compute, kind, searches[0], store)}))
         yield
 
 
@@ -78,7 +77,7 @@ def _code(compute: Callable) -> str:
     return hashlib.sha256(inspect.getsource(inspect.getmodule(compute) or compute).encode()).hexdigest()
 
 
-def _stored(compute: Callable, kind: str, code: str, store: Store) -> Callable:
+def _stored(compute: Callable, kind: str, first: Callable, store: Store) -> Callable:
     signature = inspect.signature(compute)
 
     @functools.wraps(compute)
@@ -90,7 +89,7 @@ def _stored(compute: Callable, kind: str, code: str, store: Store) -> Callable:
         settings = {n: getattr(hparams, n, None) for n in _OPTIMISED_BY if n not in _UNUSED[kind]}
         known = {
             "kind": kind,
-            "code": code,
+            "code": _code(first),
             "model": getattr(model.config, "_name_or_path", ""),
             "request": [request[k] for k in ("prompt", "subject", "target_new")],
             **settings,

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..easyedit import locate
-from ..errors import one_of
+from ..errors import first_line, one_of
 from ..model.bits import weights_digest
 from ..model.device import check_device
 from ..model.load import load
@@ -42,7 +42,7 @@ def settings_of(arguments: Sequence[str]) -> Settings:
     try:
         values: Any = OmegaConf.to_container(OmegaConf.from_dotlist([a.lstrip("+") for a in arguments]))
     except OmegaConfBaseException as e:
-        raise BenchError(f"expected settings as key=value: {str(e).splitlines()[0]}; correct it.") from None
+        raise BenchError(f"expected settings as key=value: {first_line(e)}; correct it.") from None
     for key in values:
         if key not in SETTINGS:
             raise BenchError(f"unknown setting {key!r}; {one_of(key, list(SETTINGS))}.")

@@ -24,7 +24,7 @@ from ..cache import written_whole
 from ..easyedit import bridged, routed
 from ..easyedit.state import carried, carry, forget, fresh_state, sample_prefixes
 from ..easyedit.statistics import compute_stats, missing_stats, stats_files
-from ..errors import RequestError
+from ..errors import RequestError, first_line
 from ..model.bits import weights_digest
 from ..model.device import check_device
 from ..model.fetch import SOURCES
@@ -251,7 +251,7 @@ def _unreadable(record: Record) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).split("\n")[0][:300]
+    return first_line(error)[:300]
 
 
 def _request(record: Record) -> dict[str, Any]:

@@ -47,14 +47,14 @@ def unedited(
     with only_one(folder, wait=True):
         rows = Rows(folder / "cases.jsonl", UNEDITED_KEY)
         here, file = short_name(environment), folder / "run.json"
-        about: dict[str, Any] = read_json(file) if file.is_file() else {}
+        of = {key: value for key, value in asked_of.items() if value}
+        about: dict[str, Any] = {key: of[key] for key in SINCE} | (read_json(file) if file.is_file() else of)
         for key, what in OF.items():
-            there, now = about.get(key, asked_of[key] if key in SINCE else ""), asked_of[key]
-            if about and there != now:
+            there, now = about.get(key, ""), asked_of[key]
+            if there != now:
                 raise StoreError(
                     f"{folder} was measured with another {what} ({there!r} there, {now!r} now); take another out=."
                 )
-        about |= {key: value for key, value in asked_of.items() if value}
         if "perplexities" not in about:
             about["perplexities"] = {part: perplexities(session.model, session.tok, part) for part in PARTS}
         about["environments"] = about.get("environments", {}) | {here: environment}

@@ -90,7 +90,10 @@ def edit(
     settings = settings_for(hparams, editor, model)
     settings.use_chat_template |= chat_template
     net, tok = loaded(model, dtype, load_in)
-    (may_write_adapter if is_quantised(net) else may_write_patch)(out)
+    if is_quantised(net):
+        may_write_adapter(out)
+    elif out.is_dir():
+        may_write_patch(out)
     if max_rank is not None and not is_quantised(net):
         raise PatchError("--max-rank: it caps an adapter, which only a quantised model gets; cap it in `packe export`.")
     turn = partial(in_turn, tok) if settings.use_chat_template else str

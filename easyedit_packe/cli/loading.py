@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from ..errors import FetchError, PaCKEError, PatchError, needs, one_of
+from ..errors import FetchError, PaCKEError, PatchError, first_line, needs, one_of
 from ..model.fetch import SOURCES
 from .places import may_write_model
 
@@ -44,7 +44,7 @@ def loaded(name: str, dtype: str = "auto", load_in: str | None = None) -> tuple[
         options["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{load_in}": True})
     transformers_logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # else a line for every matrix product
-    with _in_one_line(name), spinner(f"loading {name}"):
+    with _in_one_line(FetchError, f"model {name!r} cannot be loaded"), spinner(f"loading {name}"):
         model, tok = load(name, **options)
     if not is_quantised(model):  # such a one lies where it was quantised
         model = model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,8 +52,8 @@ def loaded(name: str, dtype: str = "auto", load_in: str | None = None) -> tuple[
 
 
 @contextmanager
-def _in_one_line(name: str) -> Iterator[None]:
-    """What transformers raises for a model that it cannot read, often with a paragraph of advice, as `FetchError`."""
+def _in_one_line(error: type[PaCKEError], what: str) -> Iterator[None]:
+    """What transformers and PEFT raise for files that they cannot read, with a paragraph of advice, as `error`."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
@@ -62,7 +62,7 @@ def _in_one_line(name: str) -> Iterator[None]:
     except PaCKEError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, StrictDataclassError) as e:
-        raise FetchError(f"model {name!r} cannot be loaded: {first_line(e)}") from e
+        raise error(f"{what}: {first_line(e)}") from e
 
 
 def require(name: str) -> None:
@@ -71,11 +71,6 @@ def require(name: str) -> None:
         raise FetchError(
             f"no model {name!r}: not a folder, not a hub name (owner/model); {one_of(name, sorted(SOURCES))}."
         )
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, without the advice behind it."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def is_quantised(model: Any) -> bool:
@@ -90,14 +85,11 @@ def attach(model: Any, folder: Path) -> None:
         PatchError: the folder holds none, or one that does not fit.
     """
     from peft import PeftModel
-    from safetensors import SafetensorError
 
     if not (folder / "adapter_config.json").is_file():
         raise PatchError(f"{folder}: expected the folder of a PEFT adapter, with its adapter_config.json.")
-    try:
+    with _in_one_line(PatchError, f"{folder}: the adapter is damaged, or does not fit the model"):
         PeftModel.from_pretrained(model, str(folder)).eval()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as e:
-        raise PatchError(f"{folder}: the adapter is damaged, or does not fit the model: {first_line(e)}") from e
 
 
 def dtype_of(patch: WeightPatch) -> str:
@@ -147,7 +139,8 @@ def rewrite(file: Path, name: str, out: Path | None, verb: Literal["apply", "rev
     folder = out or Path(name)
     may_write_model(folder, Path(name))
     patch = WeightPatch.load(file)
-    stored, made = stored_in(name) if out is None else None, dtype_of(patch)
+    in_place = folder.resolve() == Path(name).resolve()
+    stored, made = stored_in(name) if in_place else None, dtype_of(patch)
     if stored not in (None, made):
         raise PatchError(
             f"{name} holds weights in {stored}, and the edit was computed in {made}: they would be written over in "
@@ -157,7 +150,7 @@ def rewrite(file: Path, name: str, out: Path | None, verb: Literal["apply", "rev
     getattr(patch, verb)(model)
     try:
         with spinner(f"writing {folder}"):
-            if out is None:
+            if in_place:
                 _write_over(model, folder)
             else:
                 model.save_pretrained(folder)
@@ -176,9 +169,8 @@ def _write_over(model: Any, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as part:
         model.save_pretrained(part)
         written = {file.name: file for file in Path(part).iterdir()}
-        lost = sorted(
-            _tensors(folder) - _tensors(Path(part)) - set(model.state_dict())
-        )  # a tied one need not be stored
+        known = _tensors(Path(part)) | set(model.state_dict())  # of tied ones only one is written
+        lost = sorted(_tensors(folder) - known)
         if lost:
             raise PatchError(
                 f"{folder} holds {len(lost)} tensors that the model's class does not load, as {lost[0]}; they would be "
@@ -207,7 +199,7 @@ def stored_in(folder: str) -> str | None:
     """The precision of the weights in a model's folder, where its configuration says so."""
     from transformers import AutoConfig
 
-    with _in_one_line(folder):
+    with _in_one_line(FetchError, f"model {folder!r} cannot be loaded"):
         dtype = AutoConfig.from_pretrained(folder).dtype
     return None if dtype is None else str(dtype).removeprefix("torch.")
 

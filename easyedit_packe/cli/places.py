@@ -42,8 +42,18 @@ def may_write_adapter(folder: Path) -> None:
     """Raises `PatchError` where a folder holds something else than an older adapter. Beside a model transformers would
     load it unasked."""
     is_adapter = (folder / "adapter_config.json").is_file() and not (folder / "config.json").exists()
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not is_adapter):
+    if _is_taken(folder) and not is_adapter:
         raise PatchError(f"an edit's adapter is a folder of its own, and {folder} holds something else; give another.")
+
+
+def may_write_new(folder: Path) -> None:
+    """Raises `PatchError` where a folder, or a file of its name, holds anything."""
+    if _is_taken(folder):
+        raise PatchError(f"{folder}: expected a new or an empty folder, so that nothing of yours is overwritten.")
+
+
+def _is_taken(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def may_write_model(folder: Path, model: Path) -> None:
@@ -54,5 +64,5 @@ def may_write_model(folder: Path, model: Path) -> None:
         raise PatchError(f"{folder} is shared by everything on this machine; give a folder of your own with --out.")
     if folder.exists() and not folder.is_dir():
         raise PatchError(f"{folder} is a file, expected a folder; give another name.")
-    if folder.is_dir() and any(folder.iterdir()) and folder.resolve() != model.resolve():
+    if _is_taken(folder) and folder.resolve() != model.resolve():
         raise PatchError(f"{folder} is not empty, and what it holds could be written over; give another folder.")

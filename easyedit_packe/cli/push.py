@@ -10,11 +10,12 @@ from typing import Annotated
 
 import typer
 
-from ..errors import FetchError, PatchError
+from ..errors import FetchError, PatchError, first_line
 from ..model.fetch import SOURCES, source_of
 from .export import said
-from .loading import first_line, spinner
+from .loading import spinner
 from .options import MaxRank, PatchFile
+from .places import may_write_new
 
 HUB = "hub:"
 
@@ -54,8 +55,7 @@ def push(
         typer.echo(f"pushed to https://huggingface.co/{to.removeprefix(HUB)}: {said(adapter)}")
         return
     folder = Path(to)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PatchError(f"{folder}: expected a new or an empty folder, so that nothing of yours is overwritten.")
+    may_write_new(folder)
     write(folder)
     typer.echo(f"wrote {folder}: a model card, {PATCH} and an adapter, {said(adapter)}")
 
@@ -82,7 +82,6 @@ def _upload(repository: str, write: Callable[[Path], None], name: str) -> None:
             huggingface_hub.create_repo(repository, private=True, exist_ok=True)
             huggingface_hub.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"Add {name}")
         except (OSError, ValueError, HTTPError) as e:  # no network, no login, no such owner, a name that is none
-            reason = first_line(e)
             raise FetchError(
-                f"{repository} could not be written on the hub: {reason} Log in by `hf auth login`."
+                f"{repository} could not be written on the hub: {first_line(e)} Log in by `hf auth login`."
             ) from e

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RequestError
-from ..requests import EditRequest, encode, token_ids
+from ..requests import EditRequest, encode, require_positions, token_ids
 from .config import max_tokens
 from .forward import logits_at, remembered
 
@@ -62,16 +61,12 @@ def greedy_all(
         RequestError: a prompt without tokens, or with more than the model has positions; where a text reaches these,
             it ends.
     """
-    asked, most = [token_ids(tok, prompt) for prompt in prompts], max_tokens(model) or math.inf
+    asked, most = [token_ids(tok, prompt) for prompt in prompts], max_tokens(model)
     for prompt, ids in zip(prompts, asked, strict=True):
         if not ids:
             raise RequestError(f"the prompt {prompt!r} tokenises to nothing; give a longer prompt.")
-        if len(ids) > most:
-            raise RequestError(
-                f"expected at most {most} tokens (the model's positions), got {len(ids)} for "
-                f"{prompt[:60]!r}...; shorten it."
-            )
-    limits = [int(min(tokens, most - len(ids) + 1)) for ids in asked]
+        require_positions(prompt, len(ids), most)
+    limits = [tokens if most is None else min(tokens, most - len(ids) + 1) for ids in asked]
     guessed = [
         _guess(tok, prompt, guess)[: limit - 1]
         for prompt, guess, limit in zip(prompts, guesses or [""] * len(asked), limits, strict=True)

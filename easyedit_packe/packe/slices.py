@@ -179,16 +179,13 @@ class NodeGradients:
     def as_leaves(self, slices: Slices) -> list[Tensor]:
         """The gradients shaped as `slices.leaves`, zero at all other nodes."""
         weight, key_bias = torch.zeros_like(slices.weight), torch.zeros_like(slices.key_bias)
-        row = key_row = 0
+        weights, key_biases = slices._by_module(weight, key_bias)
         for m in slices.ffn.modules:
-            known = slices.index[m.name]
             for index, rows, biases in self.rows[m.name]:
-                places = _places(known, index).to(weight.device)
-                weight.index_copy_(0, row + places, rows.to(weight))
+                places = _places(slices.index[m.name], index).to(weight.device)
+                weights[m.name].index_copy_(0, places, rows.to(weight))
                 if m.has_node_bias:
-                    key_bias.index_copy_(0, key_row + places, biases.to(weight))
-            row += len(known)
-            key_row += len(known) if m.has_node_bias else 0
+                    key_biases[m.name].index_copy_(0, places, biases.to(weight))
         value_bias = [self.value_bias[m.name].to(weight) for m in slices.biased]
         leaves = [weight, key_bias, torch.stack(value_bias) if value_bias else slices.value_bias]
         return [t.detach() for t in leaves if t.numel()]

@@ -67,8 +67,8 @@ class Record:
         ]
         texts += [("subject", self.subject)] if self.subject is not None else []
         texts += [("rephrases", text) for text in self.rephrases]
-        kinds = [*self.localities.items(), *self.portability.items(), ("same_subject", self.same_subject)]
-        texts += [(name, text) for name, probes in kinds for p in probes for text in (p.prompt, *p.answers)]
+        asked = [*self.localities.items(), *self.portability.items(), ("same_subject", self.same_subject)]
+        texts += [(name, text) for name, probes in asked for p in probes for text in (p.prompt, *p.answers)]
         for name, value in texts:
             if not isinstance(value, str):
                 raise DataError(
