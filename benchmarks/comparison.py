@@ -44,6 +44,7 @@ class Part:
     n: int
     curve: tuple[int, ...] = ()
     answer_end: str = ""
+    start: int = 0
 
 
 PARTS = (
@@ -51,21 +52,22 @@ PARTS = (
     Part("consecutive", ("zsre", "counterfact"), IN_A_ROW, 50, (1, 10)),
     Part("consecutive", ("counterfact",), ("PaCKE+",), 100, (10, 50)),
     Part("single", ("counterfact",), ("FT-C", "PaCKE"), 50, answer_end="."),  # as PaCKE+ asks for it by itself
-    Part("single", ("qaedit", "wikibigedit"), ON_QUESTIONS, 100),
+    Part("single", ("qaedit", "wikibigedit"), ON_QUESTIONS, 100, start=200),  # those before are for tuning
 )
 
 
 def settings(part: Part, data: str, editor: str, file: str, out: str) -> Settings:
     """One run."""
     return Settings(
-        editor=editor, data=data, data_dir=file, protocol=part.protocol, n=part.n, curve=list(part.curve),
-        answer_end=part.answer_end, label="ends" if part.answer_end else "", device="cpu", out=out,
+        editor=editor, data=data, data_dir=file, protocol=part.protocol, n=part.n, start=part.start,
+        curve=list(part.curve), answer_end=part.answer_end, label="ends" if part.answer_end else "", device="cpu",
+        out=out,
     )  # fmt: skip
 
 
 def command(s: Settings) -> list[str]:
     """The same, as `packe bench` takes it."""
-    fields = ("editor", "data", "data_dir", "protocol", "n", "curve", "answer_end", "label", "device", "out")
+    fields = ("editor", "data", "data_dir", "protocol", "n", "start", "curve", "answer_end", "label", "device", "out")
     values = {f: str(value).replace(" ", "") for f in fields if (value := getattr(s, f)) != ""}
     return ["bench", *(f"{key}={value}" for key, value in values.items())]
 

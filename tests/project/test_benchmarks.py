@@ -219,8 +219,11 @@ def test_the_comparison_is_of_editors_and_protocols_that_there_are(tmp_path):
     s = comparison.settings(comparison.PARTS[1], "zsre", "PaCKE+", str(tmp_path / "a.json"), str(tmp_path))
     assert comparison.command(s) == [
         "bench", "editor=PaCKE+", "data=zsre", f"data_dir={tmp_path / 'a.json'}", "protocol=consecutive", "n=50",
-        "curve=[1,10]", "device=cpu", f"out={tmp_path}",
+        "start=0", "curve=[1,10]", "device=cpu", f"out={tmp_path}",
     ]  # fmt: skip
+    (tmp_path / "q.json").touch()
+    questions = comparison.settings(comparison.PARTS[-1], "qaedit", "ROME", str(tmp_path / "q.json"), str(tmp_path))
+    assert questions.folder.name == "ROME-seed42-from200", "the records before are for tuning"
 
 
 def test_only_editors_with_all_their_runs_are_packed(tmp_path, monkeypatch):
