@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import RequestError
 from ..requests import EditRequest, encode, require_positions, token_ids
-from .config import max_tokens
+from .config import can_unsay, max_tokens
 from .forward import logits_at, remembered
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def greedy_all(
         enough: from a prompt's index and its continuation so far, whether it need not be continued.
         guesses: how each might go on, "" for unknown. Guesses, also that a text which repeats itself goes on to do so,
             change nothing but rounding; right ones save passes, as the model then looks at several tokens in one. None
-            lets it look at one after another, which a model needs that is no function of each token and those before.
+            lets it look at one after another, as it does anyway where it cannot take a guess back; a wrapper that is
+            no function of each token and those before needs that.
         heard: gets the tokens of each prompt, and of each with a beginning of its guess behind it, and the
             log-probabilities of the token after these [V], float32, on the CPU.
         also: other texts that `heard` gets in the same pass, with each of their beginnings.
@@ -66,6 +67,8 @@ def greedy_all(
         if not ids:
             raise RequestError(f"the prompt {prompt!r} tokenises to nothing; give a longer prompt.")
         require_positions(prompt, len(ids), most)
+    if not can_unsay(model):
+        guesses = None
     limits = [tokens if most is None else min(tokens, most - len(ids) + 1) for ids in asked]
     guessed = [
         _guess(tok, prompt, guess)[: limit - 1]
@@ -140,7 +143,7 @@ class _Speakers:
             kept = torch.tensor([self.rows.index(row) for row in rows], device=device)
             if len(rows) < len(self.rows):
                 for cache in self.past.values():
-                    cache.batch_select_indices(kept)
+                    cache.reorder_cache(kept)
             self.mask = torch.cat([self.mask[kept], mask], -1)
         self.rows = list(rows)
         places = [(row, -n + k) for row, n in enumerate(last) for k in range(n)]

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-import transformers
 
 from easyedit_packe.config.packe import PaCKEHyperParams
 from easyedit_packe.config.plus import PaCKEPlusHyperParams
@@ -28,13 +27,6 @@ HP = PaCKEHyperParams(
     num_critical_paths=4, num_negative_paths=2, lr=1e-2, num_steps=3, retrace_every=2, edit_batch_size=2,
     value_bias="trained",
 )  # fmt: skip
-
-
-@pytest.fixture(params=FAMILIES)
-def family(request):
-    if not hasattr(transformers, FAMILIES[request.param].model):
-        pytest.skip(f"transformers {transformers.__version__} does not have it")
-    return request.param
 
 
 def test_an_edit_is_what_full_masked_gradients_give_and_comes_off_again(family, tmp_path):

@@ -13,6 +13,7 @@ from easyedit_packe.model.generation import greedy, greedy_all
 from easyedit_packe.model.sampling import continued
 
 from ..conftest import WORDS, make_model, make_tokenizer
+from ..families import make_family
 from ..test_requests import ending
 
 PROMPTS = ["Omar plays", "The author of Grey Tides is", "Anna", "Who wrote Ivo Marsh"]
@@ -110,6 +111,25 @@ def test_guesses_change_nothing_and_right_ones_save_passes(speaker):
     shapes.clear()
     assert greedy_all(model, tok, PROMPTS, 3, guesses=right) == texts(tok, [ids[:3] for ids in whole])
     assert len(shapes) == 1
+
+
+def test_every_family_says_what_it_would_say_alone(family):
+    """Also those with windows, and with layers that remember a state: in a batch whose texts end one after another, and
+    whatever was guessed."""
+    single = family in ("bloom", "mpt")  # which give NaN in double precision for a text that is padded on the left
+    model, tok = make_family(family, torch.float32 if single else torch.float64), make_tokenizer()
+    model.generation_config.eos_token_id = None
+    prompts = [*PROMPTS, " ".join(WORDS[:9])]
+    alone = [greedy_all(model, tok, [prompt], TOKENS)[0] for prompt in prompts]
+    ids = torch.tensor([tok(prompts[0])["input_ids"]])
+    for _ in range(TOKENS):  # nothing is remembered from token to token
+        ids = torch.cat([ids, model(input_ids=ids, use_cache=False).logits[:, -1:].argmax(-1)], 1)
+    assert alone[0] == tok.decode(ids[0, -TOKENS:], skip_special_tokens=True)
+    few = greedy_all(model, tok, prompts, TOKENS, enough=counting(9, 2, 5, 1, 4))
+    assert all(text.startswith(part) for text, part in zip(alone, few, strict=True))
+    assert few[0] == alone[0]
+    guesses = ["Anna Berg Omar", alone[1], "", alone[3].rsplit(" ", 3)[0] + " Omar plays", "Anna"]
+    assert greedy_all(model, tok, prompts, TOKENS, guesses=guesses) == alone
 
 
 def test_texts_that_repeat_themselves_take_fewer_passes(speaker):
