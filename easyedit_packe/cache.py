@@ -13,7 +13,7 @@ from pathlib import Path
 def cache_dir() -> Path:
     """Where this package keeps models, EasyEdit clones and statistics: `$PACKE_CACHE`, else the user's cache folder."""
     if os.environ.get("PACKE_CACHE"):
-        return Path(os.environ["PACKE_CACHE"])
+        return Path(os.environ["PACKE_CACHE"]).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     try:
         return (Path(base) if base else Path.home() / ".cache") / "easyedit_packe"

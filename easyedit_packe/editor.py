@@ -17,6 +17,7 @@ from .model.chat import framed
 from .model.config import max_tokens
 from .model.device import check_device
 from .model.ffn import FFNMap
+from .model.wrapped import uncompiled
 from .packe.achieved import note_rounding
 from .packe.rectify import Rectification, rectify
 from .packe.slices import Slices
@@ -42,7 +43,8 @@ def compute_patch(model: PreTrainedModel, tok: Any, requests: Requests, hparams:
     """Trace and rectify (paper, sections 3.2 and 3.3); the model comes out as it went in.
 
     Args:
-        model: a Hugging Face causal language model of a known architecture, on any device or devices.
+        model: a Hugging Face causal language model of a known architecture, on any device or devices. Of a compiled one
+            the model in it is edited.
         tok: its tokeniser; padding side and pad token do not matter.
         requests: EasyEdit requests (`prompt`, `target_new`, optionally `subject`).
         hparams: the settings; their class chooses the algorithm, PaCKE or PaCKE+.
@@ -54,7 +56,7 @@ def compute_patch(model: PreTrainedModel, tok: Any, requests: Requests, hparams:
     Raises:
         RequestError, ModelError, HyperParamsError: before anything is computed wherever that can be known.
     """
-    hparams = _of_ours(hparams)
+    hparams, model = _of_ours(hparams), uncompiled(model)
     read = as_asked(tok, requests, hparams)
     run = _rectifier(model, tok, FFNMap.of(model), read, hparams, lambda: EditMemory.of(model))
     groups = _together(read, hparams)
@@ -101,7 +103,7 @@ def compute_adapter(
         RequestError, ModelError, HyperParamsError: before anything is computed wherever that can be known.
         PatchError: nothing changes.
     """
-    hparams = _of_ours(hparams)
+    hparams, model = _of_ours(hparams), uncompiled(model)
     read = as_asked(tok, requests, hparams)
     ffn = FFNMap.of(model, quantised=True)
     ffn.require_dense("an adapter")
@@ -130,6 +132,7 @@ def as_asked(tok: Any, requests: Requests, hparams: HyperParams) -> list[EditReq
 
 def _of_ours(hparams: object) -> PaCKEHyperParams | PaCKEPlusHyperParams:
     if isinstance(hparams, PaCKEHyperParams | PaCKEPlusHyperParams):
+        hparams.__post_init__()  # a field may have been set since
         return hparams
     raise HyperParamsError(
         f"expected PaCKEHyperParams or PaCKEPlusHyperParams, got {type(hparams).__name__}; load a file of "
@@ -219,13 +222,12 @@ def _apply(
     if copy:
         model = copying.deepcopy(model)
     patch.apply(model)
-    recorded = _RECORDED.get()
-    if recorded is not None:
+    for recorded in _RECORDED.get():
         recorded.append(patch)
     return model, OriginalWeights(model, patch) if return_orig_weights else {}
 
 
-_RECORDED: ContextVar[list[WeightPatch] | None] = ContextVar("recorded_patches", default=None)
+_RECORDED: ContextVar[tuple[list[WeightPatch], ...]] = ContextVar("recorded_patches", default=())
 
 
 @contextmanager
@@ -237,7 +239,7 @@ def record_patches() -> Iterator[list[WeightPatch]]:
     whole_run = WeightPatch.merge(patches)
     """
     patches: list[WeightPatch] = []
-    token = _RECORDED.set(patches)
+    token = _RECORDED.set((*_RECORDED.get(), patches))
     try:
         yield patches
     finally:

@@ -218,9 +218,11 @@ def _bridged_method(original: Any, only_cuda: bool, has_sequential: bool, releas
             if has_sequential or "keep_original_weight" not in signature.parameters:
                 return original(self, *args, **kwargs)
             # The PyPI release: its own editors are rolled back only with keep_original_weight=True.
-            if kwargs.pop("sequential_edit", not kwargs.get("keep_original_weight", True)):
-                return _sequentially(self, original, args, {**kwargs, "keep_original_weight": False})
-            return original(self, *args, **{**kwargs, "keep_original_weight": True})
+            given = dict(signature.bind_partial(self, *args, **kwargs).arguments)
+            given |= given.pop("kwargs", {})
+            if given.pop("sequential_edit", not given.get("keep_original_weight", True)):
+                return _sequentially(original, {**given, "keep_original_weight": False})
+            return original(**{**given, "keep_original_weight": True})
 
     return method
 
@@ -264,8 +266,9 @@ def _check_requests(arguments: dict[str, Any]) -> None:
         read_requests(requests)
 
 
-def _sequentially(editor: Any, original: Any, args: tuple, kwargs: dict) -> Any:
+def _sequentially(original: Any, given: dict[str, Any]) -> Any:
     """`sequential_edit=True` for a release that always rolls back: hand it nothing to roll back with."""
+    editor = given["self"]
     apply_algo, last = editor.apply_algo, [None]
 
     def keep(*a: Any, **k: Any) -> Any:
@@ -274,7 +277,7 @@ def _sequentially(editor: Any, original: Any, args: tuple, kwargs: dict) -> Any:
 
     editor.apply_algo = keep
     try:
-        metrics, model, _ = original(editor, *args, **kwargs)
+        metrics, model, _ = original(**given)
         return metrics, model, last[0]
     finally:
         editor.apply_algo = apply_algo

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from .errors import RequestError
 
@@ -31,18 +32,22 @@ class EditRequest:
     def from_dict(cls, request: Mapping[str, Any] | EditRequest) -> EditRequest:
         """Read EasyEdit's request: `prompt` and `target_new`, optionally `subject` and `ground_truth`.
 
-        A `{}` in the prompt is filled with the subject, as ROME's data files do. Leading and trailing
-        space around the target is dropped: one space joins prompt and target, as in EasyEdit's metrics.
+        A `{}` in the prompt is filled with the subject, as ROME's data files do. Leading and trailing space around
+        target and subject is dropped: one space joins prompt and target, as in EasyEdit's metrics. A subject of nothing
+        else is none.
 
         Raises:
             RequestError: a field is missing, empty or of the wrong type, or the prompt lacks the subject.
         """
         if isinstance(request, EditRequest):
-            return request
+            values = {f.name: getattr(request, f.name) for f in fields(request)}
+            return replace(cls.from_dict({**values, "target_new": request.target}), frame=request.frame)
         if not isinstance(request, Mapping):
             raise RequestError(f"expected a request as a mapping with prompt and target_new, got {request!r}.")
         prompt, target = _text(request, "prompt"), _text(request, "target_new").strip()
-        subject = _text(request, "subject") if request.get("subject") is not None else None
+        given = request.get("subject")
+        is_blank = given is None or (isinstance(given, str) and not given.strip())
+        subject = None if is_blank else _text(request, "subject").strip()
         if "{}" in prompt:
             if subject is None:
                 raise RequestError(f"the prompt {prompt!r} has a {{}} but the request has no subject; add the subject.")
@@ -71,12 +76,13 @@ def ended(target: str, end: str) -> str:
     return target if target.endswith(end) else target + end
 
 
-def with_end(tok: Any, request: EditRequest, end: str) -> EditRequest:
-    """The request with an end behind its target; as it is where the tokeniser makes one token of the end and what
-    stands before it ("Inc)." ends in ")."), because the target's own tokens would then no longer be asked for."""
+def with_end(tok: Any, request: EditRequest, end: str, max_tokens: int | None = None) -> EditRequest:
+    """The request with an end behind its target; as it is where the model has no position left for one, and where the
+    tokeniser makes one token of the end and what stands before it ("Inc)." ends in ")."), because the target's own
+    tokens would then no longer be asked for."""
     whole = replace(request, target=ended(request.target, end))
-    own = token_ids(tok, request.text)
-    return whole if token_ids(tok, whole.text)[: len(own)] == own else request
+    own, ids = token_ids(tok, request.text), token_ids(tok, whole.text)
+    return whole if ids[: len(own)] == own and (max_tokens is None or len(ids) <= max_tokens) else request
 
 
 def _text(request: Mapping[str, Any], field: str) -> str:
@@ -249,16 +255,11 @@ def _counted_tokens(tok: Any, prompt: str, begin: int, end: int) -> tuple[int, i
 
 def collate(encoded: Sequence[Encoded], device: torch.device | str = "cpu") -> Batch:
     """Pad requests into one batch. The id used for padding is never seen: it is masked and lies to the right."""
-    lengths = [len(e.ids) - 1 for e in encoded]
-    width = max(lengths)
-    ids = torch.zeros(len(encoded), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, e in enumerate(encoded):
-        ids[row, : lengths[row]] = e.ids[:-1]
-        mask[row, : lengths[row]] = 1
+    texts = [e.ids[:-1] for e in encoded]
+    ids = pad_sequence(texts, batch_first=True)
+    mask = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
     rows = torch.cat([torch.full((len(e.answer),), row) for row, e in enumerate(encoded)])
     cols = torch.cat([torch.arange(e.answer_start - 1, len(e.ids) - 1) for e in encoded])
     targets = torch.cat([e.answer for e in encoded])
-    padded = min(lengths) < width
     move = [t.to(device) for t in (ids, mask, rows, cols, targets)]
-    return Batch(move[0], move[1] if padded else None, *move[2:])
+    return Batch(move[0], None if mask.all() else move[1], *move[2:])

@@ -1,6 +1,7 @@
 """`apply_packe_to_model` keeps EasyEdit's contract and leaves everything else as it was."""
 
 import copy
+import dataclasses
 import random
 
 import numpy as np
@@ -16,6 +17,7 @@ from easyedit_packe import (
     apply_packe_to_model,
     compute_patch,
 )
+from easyedit_packe.editor import record_patches
 from easyedit_packe.errors import HyperParamsError, ModelError, RequestError
 from easyedit_packe.model.bits import same_bits
 
@@ -304,3 +306,47 @@ def test_an_end_token_changes_nothing(hp, trace, tmp_path, monkeypatch):
         patches.append(compute_patch(make_model("llama"), tok, REQUESTS, hp))
     for name, s in patches[0].slices.items():
         assert same_bits(s.new, patches[1].slices[name].new)
+
+
+def test_a_field_that_was_set_later_is_checked_too():
+    hp, model, tok = dataclasses.replace(HP), make_model("llama"), make_tokenizer()
+    hp.lr = "1e-2"
+    assert compute_patch(model, tok, REQUESTS[:1], hp).slices
+    hp.num_steps = 0
+    with pytest.raises(HyperParamsError, match="num_steps: expected at least 1"):
+        compute_patch(model, tok, REQUESTS[:1], hp)
+
+
+@pytest.mark.parametrize("hparams", [HP, PLUS], ids=["PaCKE", "PaCKE+"])
+def test_of_a_compiled_model_the_model_in_it_is_edited(hparams):
+    model, tok = make_model("llama"), make_tokenizer()
+    before, compiled = snapshot(model), torch.compile(model, backend="eager")
+    patch = compute_patch(compiled, tok, REQUESTS[:1], hparams)
+    assert not any("_orig_mod" in name for name in patch.slices)
+    patch.apply(compiled)
+    assert any(not same_bits(p, before[n]) for n, p in model.named_parameters())
+    patch.revert(compiled)
+    assert_same_bits(model, before)
+
+
+def test_layers_that_share_a_block_are_refused():
+    model = make_model("llama")
+    model.model.layers[1].mlp = model.model.layers[0].mlp
+    with pytest.raises(ModelError, match=r"block of its own, got one for model\.layers\.0\.mlp and model\.layers\.1"):
+        compute_patch(model, make_tokenizer(), REQUESTS[:1], HP)
+
+
+def test_patches_are_recorded_inside_and_outside():
+    model, tok = make_model("llama"), make_tokenizer()
+    with record_patches() as outer:
+        apply_packe_to_model(model, tok, REQUESTS[:1], HP)
+        with record_patches() as inner:
+            apply_packe_to_model(model, tok, REQUESTS[1:2], HP)
+    assert len(outer) == 2
+    assert inner == outer[1:]
+
+
+def test_without_contrast_no_negative_node_is_kept():
+    model, tok = make_model("llama"), make_tokenizer()
+    patch = compute_patch(model, tok, REQUESTS[:1], dataclasses.replace(HP, contrast_weight=0.0))
+    assert {len(s.index) for s in patch.slices.values()} == {4}

@@ -21,7 +21,7 @@ from .conftest import REQUESTS, make_tokenizer
         ({"prompt": ""}, "non-empty text in 'prompt'"),
         ({"prompt": 3}, "non-empty text in 'prompt'"),
         ({"subject": "Nobody"}, "expected the subject 'Nobody' in the prompt"),
-        ({"subject": ""}, "non-empty text in 'subject'"),
+        ({"subject": 3}, "non-empty text in 'subject'"),
         ({"prompt": "{} was born in", "subject": None}, "no subject"),
     ],
 )
@@ -245,3 +245,21 @@ def test_offsets_that_leave_characters_out_are_not_trusted():
 def test_a_subject_stands_where_it_is_a_word(prompt, subject, before):
     """Last, where it does so twice; within a longer word only where it is nowhere else."""
     assert prompt[: last_place(prompt, subject)] == before
+
+
+def test_space_around_a_subject_and_a_blank_one():
+    given = {"prompt": "{} was born in", "subject": " Anna Berg ", "target_new": "Bergen"}
+    assert EditRequest.from_dict(given) == EditRequest("Anna Berg was born in", "Bergen", "Anna Berg")
+    for blank in ("", "  "):
+        assert EditRequest.from_dict({**REQUESTS[0], "subject": blank}).subject is None
+
+
+def test_a_request_that_is_made_by_hand_is_checked_like_any_other():
+    made = EditRequest("{} plays", " violin ", "Omar", "piano", ("User: ", " Answer:"))
+    assert read_requests([made]) == [EditRequest("Omar plays", "violin", "Omar", "piano", ("User: ", " Answer:"))]
+    for wrong, message in (
+        (EditRequest("Omar plays", "violin", "Anna Berg"), "expected the subject 'Anna Berg' in the prompt"),
+        (EditRequest("Omar plays", " "), "non-empty text in 'target_new'"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            read_requests([wrong])

@@ -11,7 +11,8 @@ from torch import Tensor
 from ..config.files import FromYAML
 from ..easyedit.host import host
 from ..easyedit.null_space import projection_file
-from ..easyedit.state import accumulated, forget
+from ..easyedit.state import accumulated, forget, weights_written
+from ..model.bits import as_bytes, as_text, digest_of
 from .memit_family import Weights, editor, spread
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class AlphaEditHyperParams(FromYAML, MEMITHyperParams):
     L2: float = 10
     """Weight of the update's own norm."""
     P_loc: str = ""
-    """File with P [layers, M, M]; empty makes and keeps it in the cache."""
+    """File with P [layers, M, M]; where there is none, it is made and kept in the cache."""
 
 
 def alphaedit_weights(
@@ -47,15 +48,17 @@ def alphaedit_weights(
 
         update^T = (P (K K^T + Kp Kp^T) + L2 I)^-1 P K R^T
 
-    The sum Kp Kp^T grows from call to call until `forget("AlphaEdit")` or `reset_cache=True`.
+    The sum Kp Kp^T grows from call to call until `forget("AlphaEdit")` or `reset_cache=True`, or until these matrices
+    are found changed: the edits have been rolled back, or it is another model.
     """
-    if reset_cache:
-        forget("AlphaEdit")
     past = accumulated("AlphaEdit")
-    file = hparams.P_loc or projection_file(model, hparams)
-    projections = dict(zip(hparams.layers, torch.load(file, weights_only=True), strict=True))
+    if reset_cache or ("left" in past and as_text(past["left"]) != weights_written(model, hparams)):
+        forget("AlphaEdit")
+    stored = torch.load(projection_file(model, hparams), weights_only=True)
+    projections = dict(zip(hparams.layers, stored, strict=True))
 
     def solve(layer: int, k: Tensor, r: Tensor) -> Tensor:
+        k, r = k.float(), r.float()  # no system of equations is solved in half precision
         p = projections[layer].to(k)
         grams = k @ k.T + past.get(str(layer), torch.zeros(1)).to(k)
         return torch.linalg.solve(p @ grams + hparams.L2 * torch.eye(len(p)).to(p), p @ k @ r.T)
@@ -63,7 +66,9 @@ def alphaedit_weights(
     def remember(layer: int, k: Tensor) -> None:
         past[str(layer)] = past.get(str(layer), 0) + (k @ k.T).cpu()
 
-    return spread(model, tok, requests, hparams, solve, remember=remember)
+    new = spread(model, tok, requests, hparams, solve, remember=remember)
+    past["left"] = as_bytes(digest_of(new.items()))
+    return new
 
 
 apply_alphaedit_to_model = editor(alphaedit_weights)

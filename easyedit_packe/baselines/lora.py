@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from ..config.files import FromYAML
 from ..easyedit.host import host
+from ..easyedit.rollback import unload_with_flags
 from ..errors import HyperParamsError
+from ..model.hooks import kept_gradients
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,10 +66,12 @@ def apply_lora_to_model(
             layers_to_transform=hparams.layers or None,
             target_modules=hparams.target_modules,
         )
+        flags = [(p, p.requires_grad) for p in model.parameters()]
         model = _unloadable(get_peft_model(model, config))
+        unload_with_flags(model, flags)
     optimizer = torch.optim.Adam(model.parameters(), lr=hparams.lr, weight_decay=hparams.weight_decay)
     batches = [requests[i : i + hparams.batch_size] for i in range(0, len(requests), hparams.batch_size)]
-    with torch.enable_grad():
+    with kept_gradients(model), torch.enable_grad():
         for _step in range(hparams.num_steps):
             for batch in batches:
                 optimizer.zero_grad()

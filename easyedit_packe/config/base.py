@@ -39,6 +39,7 @@ Weight = Annotated[float, BeforeValidator(_a_number), Field(ge=0, allow_inf_nan=
 """A finite number, 0 or more; 0 switches off."""
 Rate = Annotated[float, BeforeValidator(_a_number), Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, BeforeValidator(_a_number), Field(ge=0, le=1)]
+Number = Annotated[float, BeforeValidator(_a_number), Field(allow_inf_nan=False)]
 
 REMEDIES = {
     Count: ("0 or more", "use 0 to switch it off, or a positive number"),
@@ -46,6 +47,7 @@ REMEDIES = {
     Weight: ("a finite number, 0 or more", "use 0 to switch it off"),
     Rate: ("a positive number", "use a finite number above 0"),
     Share: ("a number from 0 to 1", "use 1 for all"),
+    Number: ("a finite number", "it may be below 0"),
 }
 
 
@@ -69,7 +71,7 @@ class HyperParams:
     model_parallel: Flag = False
     """Let EasyEdit spread the model over all GPUs (`device_map="auto"`)."""
     fp16: Flag = False
-    """Let EasyEdit load the model in float16. Gradients and updates are float32 all the same."""
+    """Let EasyEdit load the model in float16. Updates are float32 all the same."""
     use_chat_template: Flag = False
     """Edit and, with EasyEdit's HEAD, measure what an instruct model is asked: the prompt as a user's turn, by the
     tokeniser's own chat template."""
@@ -110,7 +112,7 @@ class HyperParams:
             return f"{field}: {one_of(value, list(typing.get_args(kind)))}; got {value!r}."
         options = _options(kind)
         expected, remedy = next((REMEDIES[o] for o in options if o in REMEDIES), ("", ""))
-        if expected and first["type"] in ("greater_than", "greater_than_equal", "finite_number"):
+        if expected and first["type"] in ("greater_than", "greater_than_equal", "less_than_equal", "finite_number"):
             orders = " or null" * (type(None) in options)
             value = float(value) if isinstance(value, int) and _is_float(options) else value
             return f"{field}: expected {expected}{orders}, got {value!r}; {remedy}."
@@ -180,4 +182,7 @@ def _is_float(options: tuple[Any, ...]) -> bool:
 
 def _name(option: Any) -> str:
     plain = _plain(option)
-    return getattr(plain, "__name__", str(plain)) if typing.get_origin(plain) is None else str(plain)
+    if typing.get_origin(plain) is list:
+        (item,) = typing.get_args(plain)
+        return f"a list of {_name(item)}" + (f" ({REMEDIES[item][0]})" if item in REMEDIES else "")
+    return getattr(plain, "__name__", str(plain))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -70,8 +70,8 @@ class PaCKEHyperParams(HyperParams):
     one forward pass: the same result, one pass less."""
     rounding: Rounding = "nearest"
     """How a half-precision model's new values are rounded: "nearest" loses changes that are small against the weights,
-    as the paper's learning rate makes them; "stochastic" draws one of the two values around each, from `seed`, so that
-    a change is kept on average, at the price of noise. Weights in float32 are not rounded."""
+    as the paper's learning rate makes them; "stochastic" draws one of the two values around each, from `seed`
+    and the requests, so that a change is kept on average, at the price of noise. Weights in float32 are not rounded."""
     shuffle: Flag = False
     """Draw the requests in a new order for each pass, from `seed`."""
     seed: Count = 42
@@ -109,15 +109,7 @@ class PaCKEHyperParams(HyperParams):
 
     def authors_program(self) -> PaCKEHyperParams:
         """A copy with every choice on the side of the authors' program (docs/paper.md)."""
-        return type(self)(
-            **{
-                **{f.name: getattr(self, f.name) for f in fields(self)},
-                "score": "zscore",
-                "trace": "call",
-                "retrace_every": 2,
-                "contrast_step": "separate",
-                "optimizer_state": "carried",
-                "value_bias": "trained",
-                "shuffle": True,
-            }
-        )
+        return replace(
+            self, score="zscore", trace="call", retrace_every=2, contrast_step="separate", optimizer_state="carried",
+            value_bias="trained", shuffle=True,
+        )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from .base import Count, HyperParams, Positive, Rate, Share, Weight
+from .base import Count, HyperParams, Number, Positive, Rate, Share, Weight
 from .packe import Score
 
 
@@ -69,7 +69,7 @@ class PaCKEPlusHyperParams(HyperParams):
     subject_contexts: Count = 10
     """Ask for the target after this many neutral contexts of the subject ("{} is known for"), too, at most ten, so that
     it comes however the relation is worded. The price: other facts of the subject are drawn to it."""
-    context_margin: float = -2.0
+    context_margin: Number = -2.0
     """Log-odds that the target must have there: above 0 it is what the model says of the subject unasked."""
     context_share: Share = 0.8
     """Stop once the target has them in this share of the contexts, or once a step hardly helps: the rest costs the
@@ -108,6 +108,8 @@ class PaCKEPlusHyperParams(HyperParams):
 
     def check(self) -> None:
         self.require(self.num_steps > 1, "num_steps", "at least 2", "the last look is not followed by a change")
+        for name, most in (("orders", 6), ("subject_contexts", 10)):
+            self.require(getattr(self, name) <= most, name, f"at most {most}", "there are no more")
         self.require(self.layers != [], "layers", "at least one layer, or null", "null takes all")
         self.require(
             self.replay <= self.memory_size, "replay", "at most memory_size", "raise memory_size to what is replayed"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
+from copy import deepcopy
 from typing import Any
 
+from ..model.hooks import kept_gradients
 from .host import conditions, host, swapped
 from .null_space import projection_file
+from .rollback import unload_with_flags
 from .routed import grace, wise
+from .state import LEFT, PROJECTION, weights_written
 from .ultraedit import ultraedit
 
 _MARK = "__packe__"
@@ -38,7 +41,9 @@ def adapted(name: str, apply: Callable) -> Callable:
 
     All: padding on the side it counts from; the model's flags as they were; an empty `stats_dir` is the cache's.
     KN, AlphaEdit and SPHERE: a `model_name` by which they know the architecture. AlphaEdit and SPHERE: the projection
-    from the cache instead of the working directory. PMET: the space before the target that the other editors put there.
+    from the cache instead of the working directory, and no keys of edits that have been rolled back. PMET: the space
+    before the target that the other editors put there. EMMET: the original weights where they are asked for, which HEAD
+    gives only where it is told to keep them.
     """
 
     @functools.wraps(apply)
@@ -48,13 +53,22 @@ def adapted(name: str, apply: Callable) -> Callable:
             settings["model_name"] = _family(name, model, hparams)
         if name == "FT" and getattr(hparams, "objective_optimization", "") == "target_new":
             side = "left"  # it looks for the prompt after the padding
+        if name == "EMMET" and kwargs.get("return_orig_weights"):
+            kwargs["keep_original_weight"] = True
         if name == "PMET":
             requests = [{**r, "target_new": f" {r['target_new'].removeprefix(' ')}"} for r in requests]
         with ExitStack() as stack:
             stack.enter_context(conditions(model, tok, hparams, side, settings))
-            if name in _NULL_SPACE:
-                stack.enter_context(swapped(hparams, P_loc=_projection(_NULL_SPACE[name], model, hparams)))
-            return apply(model, tok, requests, hparams, *args, **kwargs)
+            if name not in _NULL_SPACE:
+                return apply(model, tok, requests, hparams, *args, **kwargs)
+            module = host(_NULL_SPACE[name])
+            stack.enter_context(swapped(hparams, P_loc=_projection(module, model, hparams)))
+            # The keys of past edits count as long as these edits are in the model.
+            if getattr(module, LEFT, None) not in (None, weights_written(model, hparams)):
+                module.cache_c_new = False
+            edited, originals = apply(model, tok, requests, hparams, *args, **kwargs)
+            setattr(module, LEFT, weights_written(edited, hparams))
+            return edited, originals
 
     return call
 
@@ -72,30 +86,38 @@ def _family(editor: str, model: Any, hparams: Any) -> str:
     return "gpt-j" if model.config.model_type == "gptj" and editor == "KN" else "llama"
 
 
-def _projection(path: str, model: Any, hparams: Any) -> str:
-    """File with the editor's P: the user's own where it exists, else one made in the cache."""
-    module = host(path)
-    own = Path(hparams.P_loc) if hparams.P_loc else None
-    file = str(own if own is not None and own.is_file() else projection_file(model, hparams))
-    if getattr(module, "__packe_projection__", None) != file:
+def _projection(module: Any, model: Any, hparams: Any) -> str:
+    """File with the editor's P, which it will load anew if it is another one than before."""
+    file = str(projection_file(model, hparams))
+    if getattr(module, PROJECTION, None) != file:
         module.P_loaded = False  # it loads once, whatever is asked for later
-        module.__packe_projection__ = file
+        setattr(module, PROJECTION, file)
     return file
 
 
 def _tidied_lora(apply: Callable) -> Callable:
-    """LoRA, after which the key-value cache is on again, and checkpoints and gradients of embeddings are off."""
+    """LoRA, after which the key-value cache, checkpoints and the embedding's hooks are as before; the weights ask for
+    gradients as before once the adapter is unloaded."""
 
     @functools.wraps(apply)
-    def call(model: Any, tok: Any, requests: list[dict], *args: Any, **kwargs: Any) -> Any:
-        use_cache = model.config.use_cache
-        with swapped(tok, padding_side="left"):
+    def call(model: Any, tok: Any, requests: list[dict], hparams: Any, copy: bool = False, **kwargs: Any) -> Any:
+        model = deepcopy(model) if copy else model
+        use_cache, checkpoints = model.config.use_cache, model.is_gradient_checkpointing
+        hooks = model.get_input_embeddings()._forward_hooks
+        own, is_new = set(hooks), not getattr(model, "peft_config", None)
+        flags = [(p, p.requires_grad) for p in model.parameters()]
+        with swapped(tok, padding_side="left"), kept_gradients(model):
             try:
-                return apply(model, tok, requests, *args, **kwargs)
+                edited, originals = apply(model, tok, requests, hparams, **kwargs)
             finally:
                 model.config.use_cache = use_cache
-                model.gradient_checkpointing_disable()
-                model.disable_input_require_grads()
+                if not checkpoints:
+                    model.gradient_checkpointing_disable()
+                for added in set(hooks) - own:  # it and PEFT have each put one there
+                    del hooks[added]
+        if is_new:
+            unload_with_flags(edited, flags)
+        return edited, originals
 
     return call
 

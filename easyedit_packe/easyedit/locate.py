@@ -108,13 +108,13 @@ def import_easyeditor() -> tuple[ModuleType, Found]:
         raise EasyEditError(f"{init} cannot be imported; point EASYEDIT_HOME at a whole checkout of zjunlp/EasyEdit.")
     module = importlib.util.module_from_spec(spec)
     vars(module)["__packe_how__"] = found.how
-    with _kept_random_state(), _kept_root_logger(), placeholders():
+    with _kept_random_state(), _kept_root_logger(), _kept_environment(), placeholders():
+        _forget()  # an import that failed left its parts
         sys.modules["easyeditor"] = module
         try:
             spec.loader.exec_module(module)
         except BaseException as e:
-            for name in [n for n in sys.modules if n == "easyeditor" or n.startswith("easyeditor.")]:
-                del sys.modules[name]
+            _forget()
             if isinstance(e, ModuleNotFoundError):
                 raise EasyEditError(
                     f"{found} needs the package {e.name!r}; install what its text editors import with "
@@ -123,6 +123,11 @@ def import_easyeditor() -> tuple[ModuleType, Found]:
             raise
     LOG.info("using %s", found)
     return module, found
+
+
+def _forget() -> None:
+    for name in [n for n in sys.modules if n == "easyeditor" or n.startswith("easyeditor.")]:
+        del sys.modules[name]
 
 
 def _importable_root() -> Path | None:
@@ -190,3 +195,14 @@ def _kept_root_logger() -> Iterator[None]:
         yield
     finally:
         root.handlers[:], root.level = handlers, level
+
+
+@contextmanager
+def _kept_environment() -> Iterator[None]:
+    """HEAD sets CUDA_LAUNCH_BLOCKING when it is imported, which slows every program that is started afterwards."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

@@ -24,13 +24,16 @@ def null_space(moment: Tensor, threshold: float) -> Tensor:
 
 
 def projection_file(model: PreTrainedModel, hparams: Any) -> Path:
-    """File with P of each of `hparams.layers` [layers, M, M], in the user's cache; made on the first call.
+    """File with P of each of `hparams.layers` [layers, M, M]: the one of `P_loc` where it exists, or else one in the
+    user's cache, made on the first call.
 
-    It is named after the model, the layers, the threshold and the content of the statistics.
+    That one is named after the model, the layers, the threshold and the content of the statistics.
 
     Raises:
         EasyEditError: there are no statistics of a layer.
     """
+    if hparams.P_loc and Path(hparams.P_loc).is_file():
+        return Path(hparams.P_loc)
     stats = [find_stats(model, hparams.rewrite_module_tmp.format(layer), hparams) for layer in hparams.layers]
     key = repr((hparams.layers, float(hparams.nullspace_threshold), [digest(file) for file in stats]))
     name = f"{stats[0].parent.parent.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import HyperParamsError, RequestError
 from .host import conditions, host, swapped
+from .rollback import modules_put_back
 
 _KEPT = {
     "GRACEAdapter": (
@@ -65,14 +66,16 @@ def ask_at(model: nn.Module, position: int) -> None:
 
 
 def grace(apply: Callable) -> Callable:
-    """EasyEdit's GRACE: the model's flags come back, and a call that would lose requests is refused."""
+    """EasyEdit's GRACE: the model's flags and modules come back, and a call that would lose requests is refused."""
 
     @functools.wraps(apply)
     def call(model: Any, tok: Any, requests: Sequence[dict], hparams: Any, copy: bool = False, **kwargs: Any) -> Any:
         _one(requests, "GRACE")
         model = deepcopy(model) if copy else model
+        before = dict(model.named_modules())
         with conditions(model, tok, hparams):
-            return apply(model, tok, requests, hparams, **kwargs)
+            edited, undo = apply(model, tok, requests, hparams, **kwargs)
+        return edited, modules_put_back(model, before, undo)
 
     return call
 
@@ -92,8 +95,10 @@ def wise(apply: Callable) -> Callable:
         unrelated = UNRELATED[sum(requests[0]["prompt"].encode()) % len(UNRELATED)]
         requests = [{"loc_prompt": unrelated, **requests[0]}]
         settings = {"sequential_edit": True, "model_name": _named(model, hparams)}
+        before = dict(model.named_modules())
         with conditions(model, tok, hparams, "left", settings):
-            return apply(model, tok, requests, hparams, **kwargs)
+            edited, undo = apply(model, tok, requests, hparams, **kwargs)
+        return edited, modules_put_back(model, before, undo)
 
     return call
 

@@ -11,14 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..model.bits import digest_of
 from . import routed
 from .host import host, swapped
 
 Globals = dict[str, Callable[[], Any]]
 
+PROJECTION = "__packe_projection__"
+"""Global of AlphaEdit's and SPHERE's modules: the file that P is of."""
+LEFT = "__packe_left__"
+"""Another: `weights_written` after the last edit; None is unknown."""
+
 _TEMPLATES: Globals = {"CONTEXT_TEMPLATES_CACHE": lambda: None}
 _COVARIANCE: Globals = {"COV_CACHE": dict}
-_NULL_SPACE: Globals = {"P": lambda: None, "P_loaded": bool, "cache_c": lambda: None, "cache_c_new": bool}
+_NULL_SPACE: Globals = {
+    "P": lambda: None, "P_loaded": bool, "cache_c": lambda: None, "cache_c_new": bool,
+    PROJECTION: lambda: None, LEFT: lambda: None,
+}  # fmt: skip
 _WISE = "models.wise.utils"
 """Samples its prefixes in a way of its own."""
 _REMEMBERED: dict[str, Globals] = {
@@ -62,8 +71,15 @@ def forget(alg_name: str) -> None:
     module = _summing(alg_name)
     if module is not None:
         module.cache_c_new = False
+        setattr(module, LEFT, None)
     if alg_name == "WISE":
         routed.forget()
+
+
+def weights_written(model: Any, hparams: Any) -> str:
+    """What tells whether the matrices that an editor writes are as it left them."""
+    names = [f"{hparams.rewrite_module_tmp.format(layer)}.weight" for layer in hparams.layers]
+    return digest_of((name, model.get_parameter(name)) for name in names)
 
 
 def _summing(alg_name: str) -> Any:

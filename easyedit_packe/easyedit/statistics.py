@@ -15,12 +15,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..cache import cache_dir
+from ..cache import cache_dir, written_whole
 from ..errors import EasyEditError, ModelError, RequestError
 from ..model.ffn import FFNMap
 from ..model.hooks import ends_with, frozen, output_hooks
@@ -97,9 +98,16 @@ def missing_stats(hparams: Any, file: Path | None = None) -> EasyEditError:
 
 
 def load_moment(file: Path) -> Tensor:
-    """C = E[k k^T], [M, M]."""
-    with np.load(file) as saved:
-        return torch.from_numpy(saved["mom2.mom2"]) / int(saved["mom2.count"])
+    """C = E[k k^T], [M, M].
+
+    Raises:
+        EasyEditError: the file is damaged.
+    """
+    try:
+        with np.load(file) as saved:
+            return torch.from_numpy(saved["mom2.mom2"]) / int(saved["mom2.count"])
+    except (BadZipFile, KeyError, ValueError, EOFError) as e:
+        raise EasyEditError(f"{file}: no whole statistics ({e}); make them anew by `packe stats`.") from None
 
 
 @functools.lru_cache(maxsize=256)
@@ -235,12 +243,13 @@ def _save(total: Tensor, count: int, samples: int, about: dict[str, Any], files:
     first = files[0]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.unlink(missing_ok=True)
     arrays: dict[str, Any] = {"mom2.count": count, "mom2.mom2": total.cpu().numpy(), "sample_size": samples}
-    np.savez(first, **arrays)
+    with written_whole(first) as part, part.open("wb") as stream:  # to a name, numpy would add another ending
+        np.savez(stream, **arrays)
     first.with_suffix(".json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for file in files[1:]:
-        try:
-            os.link(first, file)
-        except OSError:  # a file system without links
-            shutil.copyfile(first, file)
+        with written_whole(file) as part:
+            try:
+                os.link(first, part)
+            except OSError:  # a file system without links
+                shutil.copyfile(first, part)

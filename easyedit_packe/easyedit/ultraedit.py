@@ -39,13 +39,8 @@ def ultraedit(apply: Callable) -> Callable:
         at_once = next(k for k in range(min(size, hparams.batch_size_once), 0, -1) if size % k == 0)
         settings = {"batch_size": size, "batch_size_once": at_once, "inner_params": names, "model_name": "llama"}
         main = host("models.ultraedit.ultraedit_main")
-        gradients = {p: p.grad for p in model.parameters()}
         with conditions(model, tok, hparams, "left", settings), swapped(main, ULTRAEDIT=_lasting(main.ULTRAEDIT)):
-            try:
-                apply(model, tok, list(requests), hparams, **kwargs)
-            finally:
-                for p, gradient in gradients.items():
-                    p.grad = gradient
+            apply(model, tok, list(requests), hparams, **kwargs)
         return model, originals
 
     return call

@@ -7,6 +7,7 @@ Hugging Face model is known by the form of its blocks (`blocks.py`); shapes only
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -174,6 +175,12 @@ class FFNMap:
         _check_plain(model)
         blocks, hidden_size = find_blocks(model), text_config(model).hidden_size
         found: list[FFNModule] = []
+        for other, b in itertools.combinations(blocks, 2):
+            if other.module is b.module:
+                raise ModelError(
+                    f"expected each layer to have a feed-forward block of its own, got one for {other.name} and "
+                    f"{b.name}: what is changed for one layer is changed for both, and no path leads through it twice."
+                )
         for b in blocks:
             found += _experts(b, hidden_size) if b.form == EXPERTS else _dense(b, hidden_size, quantised)
         check_behaviour(model, blocks)

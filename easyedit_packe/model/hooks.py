@@ -44,8 +44,9 @@ def ends_with(module: nn.Module) -> Iterator[None]:
 def frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, no parameter asks for a gradient, gradients are recorded; all restored on exit.
 
-    Every module's own train or eval flag and every parameter's `requires_grad` and `grad` are put back,
-    also after an exception and also inside a caller's `torch.no_grad()` or `torch.inference_mode()`.
+    Every module's own train or eval flag and every parameter's `requires_grad` and `grad` are put back (an editor
+    inside may ask for gradients after all), also after an exception and also inside a caller's `torch.no_grad()` or
+    `torch.inference_mode()`.
     """
     training = [(m, m.training) for m in model.modules()]
     wanted = [(p, p.requires_grad) for p in model.parameters()]
@@ -53,10 +54,21 @@ def frozen(model: nn.Module) -> Iterator[None]:
         model.eval()
         for p, _ in wanted:
             p.requires_grad_(False)
-        with torch.inference_mode(False), torch.enable_grad():
+        with kept_gradients(model), torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
         for m, flag in training:
             m.training = flag
         for p, flag in wanted:
             p.requires_grad_(flag)
+
+
+@contextmanager
+def kept_gradients(model: nn.Module) -> Iterator[None]:
+    """Every parameter's `grad` is put back on exit: a caller's own, or none."""
+    gradients = [(p, p.grad) for p in model.parameters()]
+    try:
+        yield
+    finally:
+        for p, gradient in gradients:
+            p.grad = gradient

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
@@ -24,6 +25,10 @@ VERSION = 2
 
 LARGEST = 0.5
 """Size of what is kept, as a share of the model's: of a large model more would be written than anybody expects."""
+
+
+MOST = 32
+"""Files of a kind; those that were last needed longest ago go. An edited model is a model of its own."""
 
 
 class Kept:
@@ -44,9 +49,19 @@ class Kept:
         key = json.dumps([*settings, *self._of], sort_keys=True)
         file = cache_dir() / kind / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
         with suppress(OSError, SafetensorError):  # what is not there, or not whole, is made anew
-            return load_file(file)
+            found = load_file(file)
+            file.touch()
+            return found
         made = make()
         if sum(t.nbytes for t in made.values()) <= LARGEST * sum(p.nbytes for p in self._model.parameters()):
             with suppress(OSError, SafetensorError), written_whole(file) as part:  # unwritten, it costs time, no edit
                 save_file({name: t.contiguous() for name, t in made.items()}, part)
+            _only_newest(file.parent)
         return made
+
+
+def _only_newest(folder: Path) -> None:
+    with suppress(OSError):
+        files = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True)
+        for old in files[MOST:]:
+            old.unlink()

@@ -6,7 +6,6 @@ second only negative nodes, towards what the unedited model says at the same pos
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -22,14 +21,13 @@ from ..model.hooks import frozen
 from ..patch.weight_patch import WeightPatch
 from ..requests import Batch, Encoded, collate
 from .objective import token_losses
+from .rounding import seed_for
 from .slices import NodeGradients, Slices, spread
 from .terms import Backward, require_finite
 from .tracing import NodeScores, NodeSets, choose_nodes, factors, module_scores, trace, watch_outputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -82,6 +80,7 @@ class Rectifier:
             )
         self.model, self.ffn, self.requests, self.hparams = model, ffn, requests, hparams
         self.contrast = hparams.contrast_weight > 0 and hparams.num_negative_paths > 0 and not whole
+        self.negatives = hparams.num_negative_paths if self.contrast else 0
         self.slices = Slices(ffn, train_value_bias=hparams.value_bias == "trained")
         self.device = model.get_input_embeddings().weight.device
         self.unedited: dict[int, Tensor] = {}  # y: the unedited model's arg-max at each request's answer
@@ -110,10 +109,10 @@ class Rectifier:
         if not all(torch.isfinite(t).all() for t in [*self.slices.leaves, *losses]):
             raise ModelError(
                 f"the loss became {result.losses[-1]} and the edit is not finite; "
-                f"check the model's weights, or lower lr (now {self.hparams.lr})."
+                f"check the model's weights, lower lr (now {self.hparams.lr}), or load it in float32 or bfloat16."
             )
-        result.patch, result.slices = self.slices.patch(self.hparams.rounding, self.hparams.seed), self.slices
-        LOG.debug("losses of the first term by step: %s", result.losses)
+        seed = seed_for(self.requests, self.hparams.seed)
+        result.patch, result.slices = self.slices.patch(self.hparams.rounding, seed), self.slices
         return result
 
     # Batches
@@ -165,7 +164,7 @@ class Rectifier:
         for i, m in enumerate(self.ffn.modules):
             hidden, inner = factors(m, seen[i][0], first[i])
             score = self.scores[m.name] = module_scores(m, hidden, inner, self.hparams.score)
-            one = choose_nodes({m.name: score}, self.hparams.num_critical_paths, self.hparams.num_negative_paths)
+            one = choose_nodes({m.name: score}, self.hparams.num_critical_paths, self.negatives)
             chosen.critical.update(one.critical)
             chosen.negative.update(one.negative)
             gradients.take(m, one.critical[m.name], hidden, inner)
@@ -192,7 +191,7 @@ class Rectifier:
 
         parts = [lambda p=p, b=b: loss_of(p, b) for p, b in self.forward_batches(everything)]
         self.scores = trace(self.ffn, parts, self.hparams.score, self.trace_matrices())
-        return choose_nodes(self.scores, self.hparams.num_critical_paths, self.hparams.num_negative_paths)
+        return choose_nodes(self.scores, self.hparams.num_critical_paths, self.negatives)
 
     def trace_matrices(self) -> int:
         """How many gradient matrices may be summed at a time."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from ..model.bits import bits
+from ..model.bits import bits, digest_of
 from ..patch.slice import Slice
 from ..patch.weight_patch import WeightPatch
+from ..requests import Encoded
+
+
+def seed_for(requests: Sequence[Encoded], seed: int) -> int:
+    """Another seed for other requests, so that edits in a row do not all round the same weights up."""
+    return seed ^ int(digest_of((str(i), e.ids) for i, e in enumerate(requests))[:12], 16)
 
 
 def round_to(exact: Tensor, dtype: torch.dtype, generator: torch.Generator | None = None) -> Tensor:

@@ -22,6 +22,8 @@ from .slice import Slice
 
 FORMAT, VERSION = "packe-weight-patch", "1"
 _KEYS = {"format", "version", "base_model", "axes", "info", "fingerprint", "digest"}
+PARTS = ("index", "old", "new")
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _MAX_HEADER = 16 << 20
 """A header is some hundred bytes a parameter; 16 MB are those of a hundred thousand."""
 
@@ -30,7 +32,7 @@ def save(slices: dict[str, Slice], info: dict[str, Any], path: str | Path) -> Pa
     """Write an edit; the file appears whole or not at all.
 
     Raises:
-        PatchError: `info` holds something that JSON cannot.
+        PatchError: `info` holds something that JSON cannot, or the edit has what `load` would refuse.
     """
     from safetensors.torch import save as to_bytes
 
@@ -39,6 +41,8 @@ def save(slices: dict[str, Slice], info: dict[str, Any], path: str | Path) -> Pa
         tensors[f"{name}|index"] = s.index.detach().to("cpu", torch.int64, copy=True)  # a bias may share it
         tensors[f"{name}|old"] = s.old.detach().cpu().contiguous()
         tensors[f"{name}|new"] = s.new.detach().cpu().contiguous()
+        _checked(name, s.axis, s.size, *(tensors[f"{name}|{part}"] for part in PARTS))
+    _check_info(info)
     try:
         text = json.dumps(info, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as e:
@@ -97,12 +101,15 @@ def _build(tensors: dict[str, Tensor], metadata: dict[str, str]) -> tuple[dict[s
         raise PatchError(f"expected version {VERSION}, got {metadata.get('version')!r}; update easyedit-packe.")
     if set(metadata) != _KEYS or metadata["digest"] != _digest(tensors, metadata):
         raise PatchError("the contents do not match their checksum; the file is damaged or was changed.")
+    if metadata["fingerprint"] != fingerprint(tensors):
+        raise PatchError("the fingerprint is not that of the old values; the file is damaged or was changed.")
     axes, info = _json(metadata, "axes"), _json(metadata, "info")
+    _check_info(info)
     slices = {}
     for name, place in axes.items():
         if not (isinstance(place, list) and len(place) == 2 and all(type(x) is int for x in place)):
             raise PatchError(f"{name}: expected [axis, size], got {place!r}.")
-        parts = [tensors.pop(f"{name}|{part}", None) for part in ("index", "old", "new")]
+        parts = [tensors.pop(f"{name}|{part}", None) for part in PARTS]
         if any(p is None for p in parts):
             raise PatchError(f"{name}: index, old or new is missing.")
         slices[name] = _checked(name, *place, *parts)
@@ -118,7 +125,8 @@ def _checked(name: str, axis: int, size: int, index: Tensor, old: Tensor, new: T
 
     require(index.dtype == torch.int64 and index.ndim == 1, f"expected int64 indices [k], got {index.dtype}")
     require(
-        old.is_floating_point() and old.dtype == new.dtype, f"expected one float dtype, got {old.dtype}, {new.dtype}"
+        old.dtype in _DTYPES and old.dtype == new.dtype,
+        f"expected one float dtype (float16, bfloat16, float32 or float64), got {old.dtype}, {new.dtype}",
     )
     require(old.shape == new.shape and old.ndim >= 1 and len(old) == len(index), "old, new and index differ in length")
     require(0 <= axis < old.ndim, f"axis {axis} of {old.ndim}")
@@ -126,6 +134,18 @@ def _checked(name: str, axis: int, size: int, index: Tensor, old: Tensor, new: T
     require(index.unique().numel() == index.numel(), "an index comes twice")
     require(bool(torch.isfinite(new).all()), "a new value is not finite")
     return Slice(axis, index, old, new, size)
+
+
+def _check_info(info: dict[str, Any]) -> None:
+    """What the commands read of it."""
+    requests, ffn = info.get("requests", []), info.get("ffn", {"linear": [], "transposed": False})
+    asked = isinstance(requests, list) and all(
+        isinstance(r, dict) and all(isinstance(r.get(key), str) for key in ("prompt", "target_new")) for r in requests
+    )
+    laid_out = isinstance(ffn, dict) and isinstance(ffn.get("linear"), list) and type(ffn.get("transposed")) is bool
+    for ok, what in ((asked, "requests"), (laid_out, "ffn")):
+        if not ok:
+            raise PatchError(f"info: {what} is not what an edit says of itself; the file was not written by `save`.")
 
 
 def _json(metadata: dict[str, str], key: str) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from ..model.wrapped import uncompiled
+
 
 def whole_and_part(name: str) -> tuple[str, int | None]:
     """The name of the model's own parameter, and which part along its first axis is meant; None is all of it."""
@@ -19,7 +21,7 @@ def find_parameters(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]
 
     A name that the model does not have is left out.
     """
-    own = dict(model.named_parameters())
+    own = dict(uncompiled(model).named_parameters())
     found: dict[str, Tensor] = {}
     for name in names:
         whole, part = whole_and_part(name)

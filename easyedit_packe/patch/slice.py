@@ -52,14 +52,22 @@ class Slice:
         found = parameter.detach().index_select(self.axis, self.index.to(parameter.device))
         return found.movedim(self.axis, 0)
 
+    def require_alike(self, name: str, other: Slice) -> None:
+        """Raises `PatchError` where two edits do not hold the parameter `name` alike."""
+        if self.axis != other.axis or self.shape != other.shape or self.new.dtype != other.new.dtype:
+            raise PatchError(
+                f"{name}: one patch holds it in {'columns' if self.axis else 'rows'} of {self.shape} {self.new.dtype}, "
+                f"another in {'columns' if other.axis else 'rows'} of {other.shape} {other.new.dtype}; only edits of "
+                "one kind of model and of the same vectors can be combined."
+            )
+
     def then(self, name: str, later: Slice) -> Slice:
         """Both, one after the other: where they share a node, this one's old and the later one's new value.
 
         Raises:
             PatchError: they lay the parameter `name` out differently, or the later one does not start where this ends.
         """
-        if self.axis != later.axis or self.shape != later.shape or self.new.dtype != later.new.dtype:
-            raise PatchError(f"{name}: the patches lay this parameter out differently; they are of different models.")
+        self.require_alike(name, later)
         index, where = torch.unique(torch.cat([self.index.cpu(), later.index.cpu()]), return_inverse=True)
         device = self.old.device
         at_first, at_later = where[: len(self.index)].to(device), where[len(self.index) :].to(device)

@@ -31,11 +31,13 @@ class EditStack:
 
     def apply(self, patch: WeightPatch) -> None:
         """Put an edit on top; raises `PatchError` if it was not made for the model as it stands."""
+        self._check(patch)
         patch.apply(self.model)
         self.push(patch)
 
     def push(self, patch: WeightPatch) -> None:
         """Take note of an edit that is already in force, e.g. one that `apply_packe_to_model` has just made."""
+        self._check(patch)
         for name, s in patch.slices.items():
             base = self._base.setdefault(name, {})
             for node, value in zip(s.index.tolist(), s.old, strict=True):
@@ -64,6 +66,14 @@ class EditStack:
             for name, s in patch.slices.items():
                 s.write(parameters[name], values[name])
         self.edits = others
+        for name, base in self._base.items():  # of nodes that no edit touches now, later edits find what is there then
+            touched = {i for p in others if name in p.slices for i in p.slices[name].index.tolist()}
+            self._base[name] = {node: value for node, value in base.items() if node in touched}
+
+    def _check(self, patch: WeightPatch) -> None:
+        for name, s in patch.slices.items():
+            for other in (p.slices[name] for p in self.edits if name in p.slices):
+                other.require_alike(name, s)
 
     def _replayed(self, name: str, s: Slice, others: list[WeightPatch]) -> Tensor:
         """The touched nodes' values [k, ...] under the other edits alone."""

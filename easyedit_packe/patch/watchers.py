@@ -11,6 +11,7 @@ from typing import Protocol
 
 from torch import nn
 
+from ..model.wrapped import uncompiled
 from .weight_patch import WeightPatch
 
 _ATTRIBUTE = "_packe_watchers"
@@ -26,7 +27,7 @@ class Watcher(Protocol):
 
 def watchers(model: nn.Module) -> list[Watcher]:
     """The model's own list, to be added to in place."""
-    return vars(model).setdefault(_ATTRIBUTE, [])
+    return vars(uncompiled(model)).setdefault(_ATTRIBUTE, [])
 
 
 @contextmanager

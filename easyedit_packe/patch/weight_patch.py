@@ -79,7 +79,7 @@ class WeightPatch:
         """The parameters that the patch touches, by name.
 
         Raises:
-            PatchError: the model does not have one, or it is of another shape or dtype.
+            PatchError: the model does not have one, or it is of another shape or dtype, or not in memory.
         """
         parameters = find_parameters(model, self.slices)
         for name, s in self.slices.items():
@@ -90,6 +90,11 @@ class WeightPatch:
                 raise PatchError(
                     f"{name}: the patch is for {s.new.dtype} values of shape {s.shape}, the model has {p.dtype} "
                     f"of shape {tuple(p.shape)}; load the model in the patch's dtype, or find the patch's model."
+                )
+            if p.device.type == "meta":
+                raise PatchError(
+                    f"expected {name} in memory, but it is offloaded (meta device); load the model with a device_map "
+                    "that keeps every layer on a GPU or on the CPU."
                 )
         return parameters
 
@@ -150,7 +155,9 @@ class WeightPatch:
             q = theirs.pop(name, None)
             if q is None or q.shape != p.shape or q.dtype != p.dtype:
                 raise PatchError(f"{name}: the two models differ in more than values; compare models of one kind.")
-            s = Slice.between(p.detach(), q.detach().to(p.device))
+            if not p.ndim and not same_bits(p, q):
+                raise PatchError(f"{name}: a patch holds rows or columns, and this parameter is one number.")
+            s = Slice.between(p.detach(), q.detach().to(p.device)) if p.ndim else None
             if s is not None:
                 slices[name] = s
                 if len(s.index) > s.size / 2:

@@ -41,7 +41,7 @@ class Background:
 
     Attributes:
         texts: token ids [TEXTS, TEXT_TOKENS], empty until they are asked for.
-        moments: of the modules' inputs on these texts and on lines about invented names.
+        usual: moments of the modules' inputs on these texts and on lines about invented names.
         elsewhere: the same where an edit of other subjects, in other relations, would write.
         outputs: by module, what a change of its output does further on (`outputs.output_moments`).
         kinds: what the model says that other subjects are (`names.kinds`).
@@ -49,7 +49,7 @@ class Background:
 
     def __init__(self) -> None:
         self.texts = torch.zeros(0, 0, dtype=torch.long)
-        self.moments = InputMoments()
+        self.usual = InputMoments()
         self.elsewhere = InputMoments()
         self.outputs: dict[str, Tensor] = {}
         self.kinds: dict[str, Tensor] = {}
@@ -57,7 +57,8 @@ class Background:
 
     def prepare_texts(self, model: PreTrainedModel, tok: Any, seed: int, kept: Kept | None = None) -> None:
         """Let the model write its texts, the first time with this seed."""
-        if self._outdated("texts", settings := [OPENINGS, TEXTS, TEXT_TOKENS, seed]) or not len(self.texts):
+        self._renew("texts", settings := [OPENINGS, TEXTS, TEXT_TOKENS, seed])
+        if not len(self.texts):
 
             def make() -> dict[str, Tensor]:
                 return {"texts": sample_texts(model, tok, TEXTS, TEXT_TOKENS, seed)}
@@ -70,8 +71,9 @@ class Background:
         self.prepare_texts(model, tok, hparams.seed, kept)
         lines, written = background_lines(), digest_of([("texts", self.texts)])
 
-        def measured(before: InputMoments, kind: str, settings: list[Any], measure: Measure) -> InputMoments:
-            before = InputMoments() if self._outdated(kind, settings) else before
+        def measured(kind: str, settings: list[Any], measure: Measure) -> InputMoments:
+            self._renew(kind, settings)
+            before: InputMoments = getattr(self, kind)
             if all(name in before.counts for name in names):
                 return before
 
@@ -85,27 +87,29 @@ class Background:
             return moments
 
         usual = partial(self._count_usual, model, tok, ffn, lines)
-        self.moments = measured(self.moments, "usual", [lines, written], usual)
+        self.usual = measured("usual", [lines, written], usual)
         if hparams.outputs:
-            self.outputs = {} if self._outdated("outputs", [written]) else self.outputs
+            self._renew("outputs", [written])
             if not all(name in self.outputs for name in names):
                 make = partial(output_moments, model, ffn, self.texts)
                 self.outputs = kept.get("outputs", [names, written], make) | self.outputs
-        if hparams.contrast and (self._outdated("kinds", asked := [OTHERS, WHAT_IT_IS, TELLING]) or not self.kinds):
-            self.kinds = kept.get("kinds", asked, partial(kinds, model, tok))
+        if hparams.contrast:
+            self._renew("kinds", asked := [OTHERS, WHAT_IT_IS, TELLING])
+            self.kinds = self.kinds or kept.get("kinds", asked, partial(kinds, model, tok))
         if hparams.elsewhere:
             about, at = elsewhere(hparams.orders), hparams.write_at
             desc = "lines about invented names, once"
             self.elsewhere = measured(
-                self.elsewhere, "elsewhere", [[r.prompt for r in about], at],
+                "elsewhere", [[r.prompt for r in about], at],
                 lambda found: found.count(model, tok, ffn, about, at, TOGETHER, desc),
             )  # fmt: skip
 
-    def _outdated(self, kind: str, settings: Sequence[Any]) -> bool:
-        """Whether what there is of a kind was made with other settings; from now on it is made with these."""
-        now, before = json.dumps(settings), self._made_for.get(kind)
+    def _renew(self, kind: str, settings: Sequence[Any]) -> None:
+        """Drop what there is of a kind if it was made with other settings; what is made next is made with these."""
+        now = json.dumps(settings)
+        if self._made_for.get(kind, now) != now:
+            setattr(self, kind, getattr(Background(), kind))
         self._made_for[kind] = now
-        return before is not None and before != now
 
     def _count_usual(
         self, model: PreTrainedModel, tok: Any, ffn: FFNMap, lines: Sequence[str], moments: InputMoments
@@ -119,7 +123,7 @@ class Background:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything, by name."""
-        found = {"texts": self.texts} | {f"background|{k}": t for k, t in self.moments.tensors().items()}
+        found = {"texts": self.texts} | {f"background|{k}": t for k, t in self.usual.tensors().items()}
         found |= {f"elsewhere|{k}": t for k, t in self.elsewhere.tensors().items()}
         found |= {f"made_for|{kind}": as_bytes(settings) for kind, settings in self._made_for.items()}
         for kind, tensors in (("outputs", self.outputs), ("kinds", self.kinds)):
@@ -136,7 +140,7 @@ class Background:
             start = f"{kind}|"
             return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
 
-        background.moments.load(own("background"))
+        background.usual.load(own("background"))
         background.elsewhere.load(own("elsewhere"))
         background.outputs, background.kinds = own("outputs"), own("kinds")
         background._made_for = {kind: as_text(t) for kind, t in own("made_for").items()}

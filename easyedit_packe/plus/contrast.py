@@ -30,6 +30,9 @@ def contrasts(
         names: for each request, other subjects (`names.of_a_kind`).
     """
     rng, found = random.Random(hparams.seed), []
+    stated: dict[str | None, set[str]] = {}  # what is asked of a subject, also by another request about it
+    for request, own in zip(requests, same, strict=True):
+        stated.setdefault(request.subject, set()).update(own)
     for request, own, subjects in zip(requests, same, names, strict=True):
         if not has_subject(request):
             continue
@@ -44,7 +47,7 @@ def contrasts(
             if hparams.subject_contexts:
                 found.append(about_subject(other, FRAGMENTS[i % min(hparams.subject_contexts, len(FRAGMENTS))]))
         others = (*RELATIONS, *FRAGMENTS[hparams.subject_contexts :])  # the first are where the target is asked for
-        free = [relation for relation in others if relation not in own]
+        free = [relation for relation in others if relation not in stated[request.subject]]
         wanted = min(hparams.contrast_relations, len(free))
         found += [about_subject(request, relation) for relation in rng.sample(free, wanted)]
     return found

@@ -200,7 +200,8 @@ def damping(moment: Tensor, scale: Tensor, strength: float) -> Tensor:
         factor, failed = torch.linalg.cholesky_ex(m(moment.double()))
     if failed:
         raise ModelError(
-            "expected activations that can be told apart, got some so large that nothing else counts: an edit before "
-            "this one has broken the model. Revert it, and edit with a larger `ridge`, or in float32."
+            "expected activations that can be told apart, got some so large that nothing else counts: the model "
+            "overflows in its dtype, or an edit before this one has broken it. Load it in float32 or bfloat16, or "
+            "revert that edit and make it with a larger `ridge`."
         )
     return factor.to(moment)

@@ -100,9 +100,9 @@ class PlusRectifier:
         memory.fold(hparams.memory_size)
         if hparams.null_space:
             memory.background.prepare(model, tok, self.ffn, hparams)
-        self.background = memory.background.moments
+        self.usual = memory.background.usual
         most = max_tokens(model)
-        whole = [with_end(tok, r, hparams.answer_end) for r in requests]
+        whole = [with_end(tok, r, hparams.answer_end, most) for r in requests]
         self.requests = encode(tok, whole, most)
         same = same_relation(model, tok, requests, hparams)
         in_other_words = fitting(tok, stated(whole, same, hparams, memory.background, model, tok), most)
@@ -247,7 +247,7 @@ class PlusRectifier:
         """Choose the critical nodes, and learn what a change of them should not react to."""
         hp = self.hparams
         if hp.outputs and hp.null_space:
-            outputs = in_units(self.ffn.modules, self.memory.background.outputs, self.background)
+            outputs = in_units(self.ffn.modules, self.memory.background.outputs, self.usual)
             self.onward = {m.name: onward(outputs[m.name].to(m.weight.device), hp.outputs) for m in self.ffn.modules}
         for m in self.ffn.modules:
             count = hp.num_critical_paths if m.kind == "key" else hp.value_nodes or m.num_nodes
@@ -268,16 +268,17 @@ class PlusRectifier:
             return hidden, inner / self.onward[m.name].to(inner).sqrt() if self.onward else inner
         if not self.hparams.null_space:
             return hidden, inner
-        usual = self.background.usual_size(m).to(inner)
+        usual = self.usual.usual_size(m).to(inner)
         return hidden, inner / (usual + 0.1 * usual.mean())
 
     def damping_of(self, m: FFNModule) -> Tensor:
         """M of `least_change`, factored: usual text, others, where this edit must not act, where earlier edits live."""
-        index, hp, usual = self.critical[m.name], self.hparams, self.memory.background
+        index, hp, elsewhere = self.critical[m.name], self.hparams, self.memory.background.elsewhere
+        kinds = ((1.0, self.usual), (hp.elsewhere, elsewhere), (hp.contrast, self.contrast))
         moment = hp.memory_weight * self.memory.moment(m, index, self.others)
-        for weight, seen in ((1.0, usual.moments), (hp.elsewhere, usual.elsewhere), (hp.contrast, self.contrast)):
+        for weight, seen in kinds:
             moment = moment.add(seen.of_nodes(m, index), alpha=weight) if weight and seen else moment
-        return damping(moment, usual.moments.scale(m), hp.null_space)
+        return damping(moment, self.usual.scale(m), hp.null_space)
 
     def inputs(self, seen: Seen) -> InputMoments:
         """What the modules saw where the edit wrote, for later edits to leave alone."""

@@ -54,7 +54,8 @@ def draw_path(trace: Trace) -> Any:
         axes.axvspan(layer - 0.5, layer + 0.5, color="#f3f5f9", zorder=0)
     everything = np.concatenate([score.numpy() for score in trace.scores.values()])
     signed = bool((everything < 0).any())
-    floor = -np.inf if signed else float(np.quantile(everything[everything > 0], LOWEST))
+    positive = everything[everything > 0]  # none where the model is so sure that no gradient is left
+    floor = -np.inf if signed or not len(positive) else float(np.quantile(positive, LOWEST))
     jitter = np.random.default_rng(0).uniform(-0.13, 0.13, max(m.num_nodes for m in trace.modules))
     for m in trace.modules:
         x, score = m.layer + SIDE[m.kind], trace.scores[m.name].numpy().clip(floor)
@@ -69,8 +70,8 @@ def draw_path(trace: Trace) -> Any:
     if signed:
         axes.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(np.quantile(np.abs(everything), 0.9))))
     else:
-        axes.set_yscale("log")
-        axes.set_ylim(0.8 * floor, None)
+        axes.set_yscale("log" if len(positive) else "linear")
+        axes.set_ylim(0.8 * floor if len(positive) else None, None)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.tick_params(which="minor", length=0)
     axes.set_xlim(layers[0] - 0.5, layers[-1] + 0.5)

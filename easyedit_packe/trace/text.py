@@ -50,7 +50,8 @@ def path_table(trace: Trace) -> Table:
     rows: dict[int, list[str]] = {}
     for m, node, score in trace.path:
         scores = trace.scores[m.name].abs()
-        has = float(scores[trace.nodes.critical[m.name]].sum() / scores.sum())
+        whole = float(scores.sum())  # 0 where the model is so sure that no gradient is left
+        has = float(scores[trace.nodes.critical[m.name]].sum()) / whole if whole else 0.0
         bar = "█" * round(BAR * abs(score) / most[m.kind]) if most[m.kind] else ""
         rows.setdefault(m.layer, []).extend([str(node), f"{score:#.3g}", bar, f"{has:.0%}"])
     for layer, cells in rows.items():
@@ -75,7 +76,7 @@ def several_facts(overlap: Overlap, edit: Sequence[Trace]) -> Iterator[Renderabl
         yield from _named(pair, overlap)
     if len(colliding) > PAIRS:
         yield Text(f"and {len(colliding) - PAIRS} more pairs; --json has all.")
-    how = "all facts traced together" if len(edit) == 1 else "the facts in turn, each traced anew"
+    how = "all facts traced together" if len(edit) == 1 else "about, as each is traced anew on top of those before"
     yield Text(f"\nAs one edit, {how}:")
     yield would_move(would_change(edit))
 

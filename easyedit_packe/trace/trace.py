@@ -165,7 +165,10 @@ def name_of(trace: Trace, width: int) -> str:
     """What was traced, in one line, with at most so many characters of the prompt."""
     first, *others = trace.requests
     more = f", and {len(others)} more, traced together" if others else ""
-    return f"{textwrap.shorten(first.prompt, width, placeholder=' …')} → {first.target}{more}"
+    line = " ".join(first.prompt.split())
+    whole_words = textwrap.shorten(line, width, placeholder=" …")
+    short = whole_words if whole_words.strip() != "…" else f"{line[: width - 2]} …"  # Chinese has no spaces to cut at
+    return f"{short} → {first.target}{more}"
 
 
 def require_packe(hparams: HyperParams) -> PaCKEHyperParams:

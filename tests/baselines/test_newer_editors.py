@@ -253,3 +253,28 @@ def test_simie_is_easyedits_own_around_rome():
     assert changed
     for name, value in changed.items():
         assert torch.allclose(value, expected[name], atol=1e-5)
+
+
+@head
+@pytest.mark.parametrize("name", ["GRACE", "WISE"])
+def test_a_router_that_is_taken_out_leaves_the_very_modules(name):
+    model = tiny()
+    modules, flags = dict(model.named_modules()), [p.requires_grad for p in model.parameters()]
+    with fresh_state():
+        _, take_out = by_name(name, model, [ONE], settings(name, n_iter=2))
+    take_out()
+    assert dict(model.named_modules()) == modules
+    assert [p.requires_grad for p in model.parameters()] == flags
+
+
+@head
+def test_loras_own_checkpoints_and_hooks_stay_the_users():
+    model = tiny()
+    model.gradient_checkpointing_enable()
+    hooks = list(model.get_input_embeddings()._forward_hooks)
+    with fresh_state():
+        edited, _ = by_name("LoRA", model, [ONE], settings("LoRA"))
+        assert list(model.get_input_embeddings()._forward_hooks) == hooks
+        copied, _ = by_name("LoRA", tiny(), [ONE], settings("LoRA"), copy=True)
+    assert not any(m._forward_hooks for m in copied.modules())
+    assert edited.unload().is_gradient_checkpointing

@@ -103,3 +103,19 @@ def test_either_function_takes_its_own_settings_only():
         apply_packe_plus_to_model(None, None, [], PaCKEHyperParams())
     with pytest.raises(HyperParamsError, match="expected PaCKEHyperParams or PaCKEPlusHyperParams, got dict"):
         compute_patch(None, None, [], {})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("context_share", 1.5, r"expected a number from 0 to 1, got 1\.5; use 1 for all"),
+        ("layers", [-1], r"expected a list of int \(0 or more\) or null, got \[-1\]"),
+        ("context_margin", float("nan"), "expected a finite number, got nan"),
+        ("context_margin", True, r"expected float, got True \(bool\)"),
+        ("orders", 7, "expected at most 6, got 7; there are no more"),
+        ("subject_contexts", 11, "expected at most 10, got 11"),
+    ],
+)
+def test_wrong_values_are_refused_in_words(field, value, message):
+    with pytest.raises(HyperParamsError, match=f"{field}: {message}"):
+        PaCKEPlusHyperParams(**{field: value})

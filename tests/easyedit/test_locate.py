@@ -1,14 +1,17 @@
 """Which EasyEdit is used, and the errors when there is none. No network: git is replaced."""
 
 import importlib.util
+import os
 import re
 import subprocess
+import sys
+import types
 
 import pytest
 
 from easyedit_packe.easyedit import install, locate
 from easyedit_packe.easyedit import install as install_function
-from easyedit_packe.easyedit.locate import TESTED_COMMIT, clone_dir, source_digest
+from easyedit_packe.easyedit.locate import TESTED_COMMIT, clone_dir, import_easyeditor, source_digest
 from easyedit_packe.errors import EasyEditError
 
 
@@ -107,3 +110,28 @@ def test_a_checkout_says_its_commit_and_that_it_was_changed(nowhere, monkeypatch
     assert re.fullmatch(r"[0-9a-f]{7}", locate().version)
     (root / "easyeditor" / "__init__.py").write_text("x = 1\n")
     assert locate().version.endswith("-dirty")
+
+
+def test_a_plain_import_that_failed_is_forgotten(tmp_path, monkeypatch):
+    """It leaves its parts among the modules, where another EasyEdit's would be taken for them."""
+    monkeypatch.setenv("EASYEDIT_HOME", str(fake_checkout(tmp_path)))
+    (tmp_path / "easyeditor" / "part.py").write_text("here = True\n")
+    init = "import os\nos.environ['SET_BY_IMPORT'] = '1'\nfrom . import part\nassert part.here\n"
+    (tmp_path / "easyeditor" / "__init__.py").write_text(init)
+    for name in [n for n in sys.modules if n.partition(".")[0] == "easyeditor"]:
+        monkeypatch.delitem(sys.modules, name)
+    stale = types.ModuleType("easyeditor.part")
+    stale.here = False
+    monkeypatch.setitem(sys.modules, "easyeditor.part", stale)
+    module, found = import_easyeditor()
+    assert module.part.here
+    assert found.root == tmp_path
+    assert "SET_BY_IMPORT" not in os.environ
+    for name in ("easyeditor", "easyeditor.part"):
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_the_caches_folder_may_begin_with_a_tilde(monkeypatch):
+    monkeypatch.setenv("PACKE_CACHE", "~/kept")
+    monkeypatch.setenv("HOME", "/somebody")
+    assert str(clone_dir()) == "/somebody/kept/EasyEdit"

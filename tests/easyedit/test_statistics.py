@@ -128,3 +128,17 @@ def test_command(tmp_path, text, monkeypatch):
     assert len(list((tmp_path / "cache" / "stats" / "tiny").rglob("*.npz"))) == 2
     with pytest.raises(RequestError, match="numbers with commas"):
         app(["--layers", "one"], standalone_mode=False)
+
+
+def test_a_file_that_is_not_whole_is_named_and_an_interrupted_one_leaves_the_old(tmp_path, text, monkeypatch):
+    model, tok = named("llama"), make_tokenizer()
+    file = compute_stats(model, tok, text, [0], length=20, root=tmp_path)[0]
+    whole = file.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", lambda stream, **_: stream.write(whole[:100]) and 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            compute_stats(model, tok, text, [0], length=20, root=tmp_path)
+    assert file.read_bytes() == whole
+    file.write_bytes(whole[:100])
+    with pytest.raises(EasyEditError, match=r"no whole statistics .* by `packe stats`"):
+        load_moment(file)

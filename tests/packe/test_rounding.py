@@ -9,9 +9,10 @@ import torch
 from easyedit_packe import PaCKEHyperParams, PaCKEPlusHyperParams, WeightPatch, compute_patch
 from easyedit_packe.errors import ModelError
 from easyedit_packe.model.ffn import FFNMap
-from easyedit_packe.packe.rounding import round_to, rounding
+from easyedit_packe.packe.rounding import round_to, rounding, seed_for
 from easyedit_packe.packe.slices import Slices
 from easyedit_packe.patch.slice import Slice
+from easyedit_packe.requests import encode, read_requests
 
 from ..conftest import REQUESTS, assert_same_bits, make_model, make_tokenizer, snapshot
 from ..plus.common import ALL
@@ -162,3 +163,20 @@ def test_a_change_too_large_for_the_dtype_is_refused():
     with pytest.raises(ModelError, match=r"too large for torch\.float16.*lower lr"):
         compute_patch(model, make_tokenizer(), REQUESTS[:1], hp)
     assert_same_bits(model, before)
+
+
+def test_other_requests_draw_otherwise():
+    """Else edits in a row would all round the same weights up, and the others never."""
+    hp = PaCKEHyperParams(num_critical_paths=4, lr=2e-4, num_steps=2, rounding="stochastic", seed=3)
+    old = torch.ones(200, 16, dtype=torch.bfloat16)
+    moved = []
+    for request in REQUESTS[:2]:
+        (encoded,) = encode(make_tokenizer(), read_requests([request]))
+        generator = torch.Generator().manual_seed(seed_for([encoded], hp.seed))
+        moved.append(round_to(old.float() + 1 / 1024, torch.bfloat16, generator) != old)
+    shared = (moved[0] & moved[1]).sum() / moved[0].sum()
+    assert moved[0].float().mean() == pytest.approx(1 / 8, abs=0.02)
+    assert shared == pytest.approx(1 / 8, abs=0.05)
+    model, tok = make_model("llama", torch.bfloat16), make_tokenizer()
+    one, again = (compute_patch(model, tok, REQUESTS[:1], hp) for _ in range(2))
+    assert all(torch.equal(s.new, again.slices[n].new) for n, s in one.slices.items())

@@ -8,6 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, safe_open, save_file
+from torch import nn
 
 from easyedit_packe import EditStack, PaCKEHyperParams, WeightPatch, apply_packe_to_model, compute_patch, record_patches
 from easyedit_packe.errors import PaCKEError, PatchError
@@ -350,3 +351,61 @@ def test_info_that_json_cannot_hold(tmp_path):
     with pytest.raises(PatchError, match="plain values"):
         WeightPatch({}, {"x": object()}).save(tmp_path / "p.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stack_forgets_what_none_of_its_edits_touches():
+    """Later edits are judged by what the model holds then, also where another edit was put on outside the stack."""
+    model = make_model("llama")
+    stack = EditStack(model)
+    first = edit(model, REQUESTS[0])
+    stack.apply(first)
+    stack.revert(first)
+    outside = edit(model, REQUESTS[0])
+    outside.apply(model)
+    before = snapshot(model)
+    second = edit(model, REQUESTS[0])
+    stack.apply(second)
+    merged = stack.merged()
+    assert all(same_bits(s.old, second.slices[n].old) for n, s in merged.slices.items())
+    stack.revert(second)
+    assert_same_bits(model, before)
+
+
+def test_a_stack_refuses_rows_and_columns_of_one_matrix():
+    model = nn.Linear(4, 4, bias=False)
+    model.weight.data.zero_()
+    row, column = (Slice(axis, torch.tensor([1]), torch.zeros(1, 4), torch.ones(1, 4), 4) for axis in (0, 1))
+    stack = EditStack(model)
+    stack.apply(WeightPatch({"weight": row}))
+    with pytest.raises(PatchError, match=r"weight: one patch holds it in rows of .* another in columns"):
+        stack.apply(WeightPatch({"weight": column}))
+    assert model.weight.sum() == 4
+
+
+def test_parameters_that_no_patch_can_hold():
+    models = []
+    for value in (0.0, 1.0):
+        models.append(nn.Module())
+        models[-1].scale = nn.Parameter(torch.tensor(value))
+    with pytest.raises(PatchError, match="scale: a patch holds rows or columns"):
+        WeightPatch.between(*models)
+    assert not WeightPatch.between(models[0], models[0]).slices
+    whole = WeightPatch({"weight": Slice(0, torch.tensor([1]), torch.zeros(1, 4), torch.ones(1, 4), 4)})
+    with pytest.raises(PatchError, match="expected weight in memory, but it is offloaded"):
+        whole.apply(nn.Linear(4, 4, bias=False, device="meta"))
+
+
+@pytest.mark.parametrize("change", [{"ffn": 3}, {"ffn": {}}, {"requests": [{"a": 1}]}, {"requests": {}}])
+def test_info_that_no_edit_writes(change, tmp_path):
+    path = signed(tmp_path / "p.safetensors", one_slice(), axes='{"weight": [0, 4]}', info=json.dumps(change))
+    for attempt in (lambda: WeightPatch.load(path), lambda: WeightPatch({}, change).save(path)):
+        with pytest.raises(PatchError, match=f"info: {next(iter(change))} is not what an edit says"):
+            attempt()
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    for new in (torch.full((1, 4), torch.nan), torch.ones(1, 4).to(torch.float8_e4m3fn)):
+        s = Slice(0, torch.tensor([1]), torch.zeros_like(new), new, 4)
+        with pytest.raises(PatchError, match=r"not finite|expected one float dtype"):
+            WeightPatch({"weight": s}).save(tmp_path / "p.safetensors")
+    assert not list(tmp_path.iterdir())

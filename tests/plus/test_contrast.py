@@ -146,3 +146,11 @@ def test_shipped_words():
     assert all(r.count("{}") == 1 for r in RELATIONS)
     assert not set(RELATIONS) & set(FRAGMENTS)
     assert len(ORDERS) == len(set(ORDERS)) == 6
+
+
+def test_what_one_request_asks_of_a_subject_is_not_held_against_another():
+    hp = PaCKEPlusHyperParams(**{**WIDE, "contrast_relations": 1000, "relations": 0})
+    asked = [EditRequest("Omar plays the", "violin", "Omar"), EditRequest("Omar was born in", "Oslo", "Omar")]
+    texts = {t.prompt for t in contrasts(asked, [["{} plays the"], ["{} was born in"]], [[], []], hp)}
+    assert "Omar died in" in texts
+    assert texts.isdisjoint(r.prompt for r in asked)

@@ -1,6 +1,7 @@
 """What is made once of a model and kept in the cache."""
 
 import dataclasses
+import time
 
 import pytest
 import torch
@@ -121,3 +122,52 @@ def test_each_setting_has_its_own_and_layers_are_measured_once(monkeypatch):
     prepare(0, write_at="all")
     prepare(0, seed=7)
     assert not torch.equal(before, found.moments.sums[every.modules[0].name])
+
+
+@pytest.mark.parametrize(
+    ("kind", "made_by", "changes"),
+    [
+        ("texts", "sample_texts", {"seed": 7}),
+        ("outputs", "output_moments", {"seed": 7}),
+        ("elsewhere", "elsewhere", {"orders": 2}),
+    ],
+)
+def test_what_an_interrupted_change_of_settings_leaves_is_made_again(monkeypatch, kind, made_by, changes):
+    model, tok, other = make_model("llama"), make_tokenizer(), dataclasses.replace(HP, **changes)
+    found, ffn = prepared(model), FFNMap.of(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(background, made_by, raises(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            found.prepare(model, tok, ffn, other)
+    found.prepare(model, tok, ffn, other)
+    fresh = Background()
+    fresh.prepare(model, tok, ffn, other)
+    assert same(found, fresh)
+    assert not same(found, prepared(model))
+
+
+def raises(error):
+    def call(*_, **__):
+        raise error
+
+    return call
+
+
+def test_what_was_needed_last_stays(monkeypatch, own_cache):
+    monkeypatch.setattr(kept, "LARGEST", 1000.0)
+    monkeypatch.setattr(kept, "MOST", 2)
+    cached = kept.Kept(make_model("llama"), make_tokenizer())
+    made = []
+
+    def get(i):
+        def make():
+            made.append(i)
+            return {"t": torch.tensor([i])}
+
+        assert cached.get("kind", [i], make)["t"] == i
+        time.sleep(0.02)
+
+    for i in (1, 2, 1, 3, 1, 2):
+        get(i)
+    assert made == [1, 2, 3, 2]
+    assert len(list((own_cache / "kind").iterdir())) == 2

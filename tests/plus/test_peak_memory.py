@@ -46,7 +46,7 @@ def test_llama3_8b_with_its_shipped_settings_within_035_of_the_model(monkeypatch
     monkeypatch.setattr(rectify, "contrast_moments", lambda *_: seen(every, 600, sparse=True))
     memory = EditMemory()
     memory.background.texts = torch.arange(background.TEXTS * background.TEXT_TOKENS).view(background.TEXTS, -1) % 20
-    memory.background.moments = memory.background.elsewhere = usual
+    memory.background.usual = memory.background.elsewhere = usual
     nodes, square = torch.zeros(14336), torch.zeros(4096, 4096)
     memory.background.outputs = {m.name: nodes if m.kind == "key" else square for m in every.modules}
     hp = PaCKEPlusHyperParams.from_hparams("llama3-8b")

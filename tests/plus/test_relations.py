@@ -2,12 +2,13 @@
 
 import torch
 
-from easyedit_packe import PaCKEPlusHyperParams
+from easyedit_packe import PaCKEPlusHyperParams, compute_patch
 from easyedit_packe.plus.contexts import RELATIONS
 from easyedit_packe.plus.relations import same_relation
 from easyedit_packe.requests import EditRequest
 
 from ..conftest import make_model, make_tokenizer
+from .common import ALL
 
 ASKED = EditRequest("The author of Grey Tides is", "Ivo Marsh", "Grey Tides")
 
@@ -48,3 +49,13 @@ def test_it_leaves_no_trace():
     same_relation(model, tok, [ASKED], PaCKEPlusHyperParams())
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_a_subject_that_leaves_no_room_for_words_about_it():
+    """PaCKE edits it, and so does PaCKE+: what is said next of a longer text is asked after its last tokens."""
+    model, tok = make_model("gpt2"), make_tokenizer()
+    subject = " ".join(["Omar"] * 59)
+    request = {"prompt": f"{subject} plays the", "subject": subject, "target_new": "piano violin"}
+    hp = PaCKEPlusHyperParams(**{**ALL, "likeness": 0.5, "contrast": 1.0, "contrast_names": 2, "answer_end": " Oslo"})
+    patch = compute_patch(model, tok, [request], hp)
+    assert patch.slices

@@ -7,7 +7,10 @@ import torch
 
 from easyedit_packe import PaCKEHyperParams, PaCKEPlusHyperParams, compute_patch, trace_requests, trace_together
 from easyedit_packe.errors import HyperParamsError, ModelError, RequestError
-from easyedit_packe.trace.trace import would_change
+from easyedit_packe.requests import EditRequest
+from easyedit_packe.trace.picture import draw_path
+from easyedit_packe.trace.text import path_table
+from easyedit_packe.trace.trace import name_of, would_change
 
 from ..conftest import CHAT, REQUESTS, assert_same_bits, make_model, make_tokenizer, snapshot
 
@@ -134,3 +137,20 @@ def test_they_are_those_of_an_edit_of_the_default_model(dtype):
     patch = compute_patch(model, tok, [request], hparams)
     assert shown_by([trace]) == changed_by(patch, [trace])
     assert would_change([trace]).weights == patch.num_weights
+
+
+def test_a_name_without_spaces_is_cut_at_a_character():
+    (trace,) = trace_requests(make_model("llama"), make_tokenizer(), REQUESTS[:1], HP)
+    long = dataclasses.replace(trace, requests=(EditRequest("埃菲尔铁塔位于以下城市" * 6, "罗马"),))
+    assert name_of(long, 20) == f"{('埃菲尔铁塔位于以下城市' * 6)[:18]} … → 罗马"
+    assert name_of(trace, 50) == f"{REQUESTS[0]['prompt']} → {REQUESTS[0]['target_new']}"
+
+
+def test_scores_of_nothing_are_shown_as_nothing():
+    """Where the model is so sure already that no gradient is left."""
+    pytest.importorskip("matplotlib")
+    (trace,) = trace_requests(make_model("llama"), make_tokenizer(), REQUESTS[:1], HP)
+    nothing = {name: torch.zeros_like(score) for name, score in trace.scores.items()}
+    flat = dataclasses.replace(trace, scores=nothing)
+    assert "nan" not in "".join(str(cell) for column in path_table(flat).columns for cell in column.cells)
+    draw_path(flat)
