@@ -96,9 +96,8 @@ class DenseEditor:
         scores = dense_scores(by_module, self.hp.score)
         order = {n: torch.argsort(s, descending=True, stable=True) for n, s in scores.items()}
         critical = {n: o[: self.hp.num_critical_paths] for n, o in order.items()}
-        negative = {
-            n: torch.argsort(scores[n], stable=True)[: self.hp.num_negative_paths] for n in order
-        }  # fmt: skip
+        worst = self.hp.num_negative_paths if self.hp.contrast_weight else 0
+        negative = {n: torch.argsort(scores[n], stable=True)[:worst] for n in order}
         return critical, negative
 
     def masked(self, grads, nodes):

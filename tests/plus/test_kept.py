@@ -66,7 +66,7 @@ def test_what_is_large_beside_the_model_is_not_written(monkeypatch, own_cache):
 def test_a_cache_that_cannot_be_written_does_not_stop_an_edit(own_cache, monkeypatch):
     (own_cache / "file").touch()
     monkeypatch.setattr(kept, "cache_dir", lambda: own_cache / "file")
-    assert prepared(make_model("llama")).moments
+    assert prepared(make_model("llama")).usual
 
 
 def test_a_file_that_is_not_whole_is_made_anew(monkeypatch, own_cache):
@@ -85,7 +85,7 @@ def test_a_disk_that_is_full_does_not_stop_an_edit(monkeypatch, own_cache):
 
     monkeypatch.setattr(kept, "LARGEST", 1000.0)
     monkeypatch.setattr(kept, "save_file", full)
-    assert prepared(make_model("llama")).moments
+    assert prepared(make_model("llama")).usual
     assert not list(own_cache.rglob("*.*safetensors*"))
 
 
@@ -108,7 +108,7 @@ def test_each_setting_has_its_own_and_layers_are_measured_once(monkeypatch):
         alone = Background()
         alone.prepare(model, tok, in_layers(FFNMap.of(model), hp), hp)
         name = every.modules[2 * layer].name
-        for kind in ("moments", "elsewhere"):
+        for kind in ("usual", "elsewhere"):
             mine, its = getattr(found, kind), getattr(alone, kind)
             assert torch.equal(mine.sums[name], its.sums[name])
         assert torch.equal(found.outputs[name], alone.outputs[name])
@@ -117,11 +117,11 @@ def test_each_setting_has_its_own_and_layers_are_measured_once(monkeypatch):
     prepare(0)
     once = prepare(1)
     assert once == prepare(0) == prepare(1)
-    assert set(found.moments.counts) == {m.name for m in every.modules if m.layer < 2}
-    before = found.moments.sums[every.modules[0].name]
+    assert set(found.usual.counts) == {m.name for m in every.modules if m.layer < 2}
+    before = found.usual.sums[every.modules[0].name]
     prepare(0, write_at="all")
     prepare(0, seed=7)
-    assert not torch.equal(before, found.moments.sums[every.modules[0].name])
+    assert not torch.equal(before, found.usual.sums[every.modules[0].name])
 
 
 @pytest.mark.parametrize(

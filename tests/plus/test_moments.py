@@ -38,7 +38,7 @@ def test_damping_survives_single_precision():
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), -1.0])
 def test_what_is_no_moment_is_refused_with_the_remedy(broken):
     """As of a model whose activations an earlier edit made overflow."""
-    with pytest.raises(ModelError, match=r"an edit before this one has broken the model\. Revert it"):
+    with pytest.raises(ModelError, match=r"overflows in its dtype, or an edit before this one has broken it\. Load it"):
         damping(broken * torch.eye(3), torch.tensor(1.0), 2.0)
 
 

@@ -108,8 +108,8 @@ def test_the_damping_of_an_edit_by_hand():
     (edit,) = run.memory.edits
     for m in run.ffn.modules:
         index = run.critical[m.name]
-        background = run.background.of_nodes(m, index)
-        scale = run.background.usual_size(m).square().median()
+        background = run.usual.of_nodes(m, index)
+        scale = run.usual.usual_size(m).square().median()
         total = background + 2.0 * edit.inputs.of_nodes(m, index)
         factor = run.damping[m.name]
         expected = torch.eye(len(total)) + 3.0 * total / scale
@@ -180,10 +180,10 @@ def test_the_background_is_read_no_further_than_the_last_layer_that_may_change(a
     for ids, mask in ((run.memory.background.texts, None), (lines.ids, lines.mask)):
         with torch.no_grad(), counted.watching(every, mask):
             model(input_ids=ids, attention_mask=mask)
-    assert run.background.counts == {m.name: counted.counts[m.name] for m in every if m.layer < 2}
+    assert run.usual.counts == {m.name: counted.counts[m.name] for m in every if m.layer < 2}
     for m in run.ffn.modules:
         index = torch.arange(3)
-        torch.testing.assert_close(run.background.of_nodes(m, index), counted.of_nodes(m, index))
+        torch.testing.assert_close(run.usual.of_nodes(m, index), counted.of_nodes(m, index))
 
 
 @pytest.mark.parametrize("held", [0, 4])

@@ -292,9 +292,9 @@ def test_what_is_left_of_a_stack_is_kept_by_the_next_edit():
     (left,) = run.others
     run.choose(run.look())
     for m in run.ffn.modules:
-        expected = run.background.of_nodes(m, run.critical[m.name]) + left.inputs.of_nodes(m, run.critical[m.name])
+        expected = run.usual.of_nodes(m, run.critical[m.name]) + left.inputs.of_nodes(m, run.critical[m.name])
         factor = run.damping[m.name]
-        total = torch.eye(len(factor)) + 3.0 * expected / run.background.scale(m)
+        total = torch.eye(len(factor)) + 3.0 * expected / run.usual.scale(m)
         torch.testing.assert_close(factor @ factor.T, total, rtol=1e-5, atol=1e-6 * total.max().item())
 
 
