@@ -76,7 +76,8 @@ def several_facts(overlap: Overlap, edit: Sequence[Trace]) -> Iterator[Renderabl
         yield from _named(pair, overlap)
     if len(colliding) > PAIRS:
         yield Text(f"and {len(colliding) - PAIRS} more pairs; --json has all.")
-    how = "all facts traced together" if len(edit) == 1 else "the facts in turn, each traced anew on top of those before, about"
+    in_turn = "the facts in turn, each traced anew on top of those before, about"
+    how = "all facts traced together" if len(edit) == 1 else in_turn
     yield Text(f"\nAs one edit, {how}:")
     yield would_move(would_change(edit))
 
