@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import ModelError
 from ..requests import Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+def require_finite(found: Tensor, what: str) -> None:
+    """Raises `ModelError` where what an unedited model gives, `what`, is not a finite number."""
+    wrong = found[~found.isfinite()]
+    if len(wrong):
+        raise ModelError(
+            f"expected finite {what} before editing, got {wrong[0].item()}; the model's weights hold NaN or infinite "
+            "values, or overflow in its dtype: load it again, or in float32 or bfloat16."
+        )
 
 
 def answer_logits(model: PreTrainedModel, batch: Batch) -> Tensor:

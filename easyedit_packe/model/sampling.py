@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import ModelError
-from .forward import remembered
+from .forward import remembered, require_finite
 from .progress import shown
 
 if TYPE_CHECKING:
@@ -53,11 +52,7 @@ def continued(
         past = remembered(out)
         logits = out.logits[:, -1].float().cpu()
         chances = logits.softmax(-1)
-        if not chances.isfinite().all():
-            raise ModelError(
-                "expected finite logits, got NaN or infinite ones; the model's weights hold such values or overflow "
-                "in its dtype: load it again, or in float32 or bfloat16."
-            )
+        require_finite(chances, "logits")
         unsaid = [i for i in never if i < chances.shape[1]]
         chances[:, unsaid] = 0
         sure = chances.sum(1) == 0  # that the text ends here: of what else it might say, each as likely as it is

@@ -16,14 +16,14 @@ from torch import Tensor
 from ..config import PaCKEHyperParams
 from ..errors import ModelError
 from ..model.ffn import FFNMap
-from ..model.forward import answer_logits
+from ..model.forward import answer_logits, require_finite
 from ..model.hooks import frozen
 from ..patch.weight_patch import WeightPatch
 from ..requests import Batch, Encoded, collate
 from .objective import token_losses
 from .rounding import seed_for
 from .slices import NodeGradients, Slices, spread
-from .terms import Backward, require_finite
+from .terms import Backward
 from .tracing import NodeScores, NodeSets, choose_nodes, factors, module_scores, trace, watch_outputs
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Rectifier:
             logits = answer_logits(self.model, batch)
         self.remember_unedited(indices, logits)
         losses = [token_losses(logits, batch.targets).mean()]
-        require_finite(losses[0])
+        require_finite(losses[0], "losses")
         if joint and not self.is_enough(losses[0]):
             losses.append(self.hparams.contrast_weight * token_losses(logits, self.unedited_labels(indices)).mean())
         first, *second = self.backward(losses, [y for _, y in seen])
@@ -186,7 +186,7 @@ class Rectifier:
                 logits = answer_logits(self.model, batch)
             self.remember_unedited(part, logits)
             loss = (token_losses(logits, batch.targets) * weights[part].to(logits)[batch.rows.to(logits.device)]).sum()
-            require_finite(loss)
+            require_finite(loss, "losses")
             return loss
 
         parts = [lambda p=p, b=b: loss_of(p, b) for p, b in self.forward_batches(everything)]

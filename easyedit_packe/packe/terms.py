@@ -9,8 +9,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import ModelError
-
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -48,12 +46,3 @@ class Backward:
             self.batched = False
         # Outside `except`: the exception holds the failed pass's frames, and with them its whole graph.
         return run()
-
-
-def require_finite(loss: Tensor) -> None:
-    """Raises ModelError for a loss, before any edit, that is no finite number."""
-    if not torch.isfinite(loss):
-        raise ModelError(
-            f"expected a finite loss before editing, got {loss.item()}; the model's weights hold NaN or "
-            "infinite values, or overflow in its dtype: load it again, or in float32 or bfloat16."
-        )

@@ -19,7 +19,7 @@ from ..model.progress import shown
 from ..requests import EditRequest, collate, encode
 from .contexts import OPENINGS, background_lines, elsewhere, sample_texts
 from .moments import InputMoments
-from .names import OTHERS, TELLING, WHAT_IT_IS, kinds
+from .names import OTHERS, TELLING, TOGETHER, WHAT_IT_IS, kinds
 from .outputs import output_moments
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ module of a small model has inputs, so that few directions look unused by chance
 
 Measure = Callable[[InputMoments], None]
 """Counts what it looks at."""
-
-TOGETHER = 32
-"""Texts in one forward pass: more are no faster, and hold more memory."""
 
 
 class Background:

@@ -24,7 +24,7 @@ from ..config import PaCKEPlusHyperParams
 from ..errors import ModelError
 from ..model.config import max_tokens
 from ..model.ffn import FFNMap, FFNModule, norm, slice_dtype
-from ..model.forward import answer_logits
+from ..model.forward import answer_logits, require_finite
 from ..model.hooks import frozen
 from ..packe.rectify import Rectification
 from ..packe.slices import Slices
@@ -209,11 +209,8 @@ class PlusRectifier:
             batch = collate(rows, self.device)
             with self.slices.attached(train=False), watch_outputs(self.ffn.modules) as watched:
                 lead = leads(answer_logits(self.model, batch), batch.targets)
-            if not self.critical and not torch.isfinite(lead).all():
-                raise ModelError(
-                    "expected finite logits, got NaN or infinite ones; the model's weights hold such values or "
-                    "overflow in its dtype: load it again, or in float32 or bfloat16."
-                )
+            if not self.critical:
+                require_finite(lead.detach(), "logits")
             at = places(rows, batch, self.hparams.write_at)
             leads_of |= zip(piece, lead.detach().split([self.lengths[i] for i in piece]), strict=True)
             of_rows.append(torch.tensor(piece)[at.nonzero()[:, 0]])

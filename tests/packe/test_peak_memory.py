@@ -56,7 +56,7 @@ def test_llama3_8b_with_its_shipped_settings_within_a_tenth_of_the_model(num_req
         return NodeSets(dict.fromkeys(scores, nodes[:critical]), dict.fromkeys(scores, nodes[critical:]))
 
     monkeypatch.setattr("easyedit_packe.packe.rectify.choose_nodes", given)
-    monkeypatch.setattr("easyedit_packe.packe.rectify.require_finite", lambda _: None)
+    monkeypatch.setattr("easyedit_packe.packe.rectify.require_finite", lambda *_: None)
     hp = PaCKEHyperParams.from_hparams("llama3-8b")
     encoded = [Encoded(torch.arange(32), 24, None)] * num_requests  # a question and an answer of eight tokens
     edit = Rectifier(model, FFNMap.of(model), encoded, hp)
