@@ -12,13 +12,15 @@ from torch import Tensor
 
 from ..model.bits import as_bytes, as_text, bits
 from ..patch import WeightPatch
+from ..patch.slice import Slice
 from ..requests import Encoded
 from .moments import InputMoments
 
 
 @dataclass(frozen=True)
 class Mark:
-    """How to see that an edit is in force at one parameter: its nodes [k], and a checksum of each one's value [k]."""
+    """How to see that an edit is in force at one parameter: the nodes that it changed [k], and a checksum of each one's
+    value [k]."""
 
     axis: int
     index: Tensor
@@ -35,9 +37,9 @@ class Mark:
         free = slice(None) if covered is None else ~torch.isin(self.index, covered)
         return Mark(self.axis, self.index[free], self.sums[free])
 
-    def holds(self, parameter: Tensor) -> bool:
-        """Whether the nodes have these values; where there are none, nothing is read."""
-        return not len(self.index) or torch.equal(self.read(parameter), self.sums)
+    def held(self, parameter: Tensor) -> int:
+        """How many of the nodes have these values; where there are none, nothing is read."""
+        return int((self.read(parameter) == self.sums).sum()) if len(self.index) else 0
 
     def read(self, parameter: Tensor) -> Tensor:
         """What the checksums [k] would be now."""
@@ -132,8 +134,15 @@ def shows(marks: Mapping[str, Mark], covered: Mapping[str, Tensor]) -> bool:
 
 
 def in_force(marks: Mapping[str, Mark], parameters: Mapping[str, Tensor], covered: Mapping[str, Tensor]) -> bool:
-    """Whether the parameters hold what the marks say, apart from the nodes of each that are covered."""
-    return all(n in parameters and mark.without(covered.get(n)).holds(parameters[n]) for n, mark in marks.items())
+    """Whether most of the nodes that are not covered hold what the marks say.
+
+    All do after the edit, and none after it was rolled back. Some may be what another editor has made of them since.
+    """
+    if not marks.keys() <= parameters.keys():
+        return False
+    free = {n: mark.without(covered.get(n)) for n, mark in marks.items()}
+    nodes = sum(len(mark.index) for mark in free.values())
+    return not nodes or 2 * sum(mark.held(parameters[n]) for n, mark in free.items()) > nodes
 
 
 def marked_anew(edit: _Marked, patch: WeightPatch, parameters: Mapping[str, Tensor]) -> _Marked:
@@ -144,6 +153,13 @@ def marked_anew(edit: _Marked, patch: WeightPatch, parameters: Mapping[str, Tens
             touched = torch.isin(mark.index, patch.slices[name].index.cpu())
             marks[name] = replace(mark, sums=torch.where(touched, mark.read(parameters[name]), mark.sums))
     return replace(edit, marks=marks)
+
+
+def marked(s: Slice) -> Mark:
+    """How to see that a slice's new values are there; rounding to the model's dtype may have changed few nodes."""
+    old, new = checksums(s.old), checksums(s.new)
+    changed = old != new
+    return Mark(s.axis, s.index.cpu()[changed], new[changed])
 
 
 def checksums(values: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from ..patch import WeightPatch
 from ..patch.watchers import watchers
 from ..requests import Encoded
 from .background import Background
-from .edits import Edit, Fact, Mark, Past, checksums, in_force, marked_anew, shows
+from .edits import Edit, Fact, Past, in_force, marked, marked_anew, shows
 from .moments import InputMoments
 
 AWAY = 32
@@ -29,11 +29,11 @@ AWAY = 32
 class EditMemory:
     """The edits that a model holds, and the background of all of them.
 
-    It never trusts that an edit is still there: before each call it compares the nodes that the edit touched with what
-    the model holds, and leaves out edits that were rolled back. So it serves EasyEdit's single edits, which are rolled
-    back one by one, and consecutive ones alike. The last few of those stay known: a patch may be put on again. Where
-    an edit is taken out from among others (`EditStack.revert`), shared nodes get values that no edit has written: it
-    is told of that, and takes note of them.
+    It never trusts that an edit is still there: before each call it compares the nodes that the edit changed with what
+    the model holds, and leaves out edits of which most were changed back. So it serves EasyEdit's single edits, which
+    are rolled back one by one, and consecutive ones alike. The last few of those stay known: a patch may be put on
+    again. Where an edit is taken out from among others (`EditStack.revert`), shared nodes get values that no edit has
+    written: it is told of that, and takes note of them.
 
     A few edits are told apart; of those before them sums remain (`Past`), so that neither the state nor the time of an
     edit grows with their number.
@@ -90,8 +90,7 @@ class EditMemory:
         if not any(s.change.any() for s in patch.slices.values()):
             return
         name = digest_of((n, s.new) for n, s in sorted(patch.slices.items()))[:16]
-        weights = {n: s for n, s in patch.slices.items() if n.endswith(".weight")}
-        marks = {n: Mark(s.axis, s.index.cpu(), checksums(s.new)) for n, s in weights.items()}
+        marks = {n: marked(s) for n, s in patch.slices.items() if n.endswith(".weight")}
         patch.info["edits"] = [name]
         facts = tuple(Fact(text, subject, name) for subject, text in requests)
         self.away = [e for e in self.away if e.name != name]
@@ -135,7 +134,8 @@ class EditMemory:
 
     def compare(self, model: nn.Module) -> None:
         """Tell the edits that are in force from those whose nodes, apart from the ones that a later edit in force
-        touched as well, hold other values. One that comes back is the newest, and has to show at a node of its own."""
+        changed as well, mostly hold other values. One that comes back is the newest, and has to show at a node of its
+        own."""
         parameters = dict(model.named_parameters())
         kept: list[Edit] = []
         away: list[Edit] = []

@@ -11,6 +11,7 @@ from easyedit_packe import EditStack, PaCKEPlusHyperParams, WeightPatch, apply_p
 from easyedit_packe.model.bits import same_bits
 from easyedit_packe.model.ffn import FFNMap
 from easyedit_packe.model.forward import answer_logits
+from easyedit_packe.patch.slice import Slice
 from easyedit_packe.plus import moments, state
 from easyedit_packe.plus.demands import leads
 from easyedit_packe.plus.edits import checksums
@@ -434,3 +435,33 @@ def test_a_row_of_edits_is_the_same_after_it_was_rolled_back(value_nodes):
             patch.revert(model)
     assert rows[0] == rows[1]
     assert all(rows[0])
+
+
+def test_what_another_editor_writes_is_no_roll_back():
+    """A few vectors, or a matrix of many; a roll back changes nearly all of them."""
+    model, tok = make_model("llama"), make_tokenizer()
+    patch = compute_patch(model, tok, REQUESTS[:1], PaCKEPlusHyperParams(**ALL))
+    patch.apply(model)
+    (edit,) = EditMemory.of(model).edits
+    names = sorted(patch.slices)
+    with torch.no_grad():
+        model.get_parameter(names[0]).add_(1)
+    assert EditMemory.of(model).edits == [edit]
+    with torch.no_grad():
+        for name in names:
+            patch.slices[name].write(model.get_parameter(name), patch.slices[name].old)
+    assert EditMemory.of(model).edits == []
+
+
+def test_an_edit_that_rounding_takes_from_most_vectors_can_be_rolled_back():
+    slices = {"w.weight": Slice(0, torch.arange(8), torch.zeros(8, 3), torch.zeros(8, 3), 8)}
+    slices["w.weight"].new[2] = 1.0
+    model = torch.nn.Module()
+    model.w = torch.nn.Linear(3, 8, bias=False)
+    model.w.weight.data.zero_()
+    patch = WeightPatch(slices)
+    EditMemory.of(model).add([], patch, InputMoments())
+    patch.apply(model)
+    assert len(EditMemory.of(model).edits) == 1
+    patch.revert(model)
+    assert EditMemory.of(model).edits == []
