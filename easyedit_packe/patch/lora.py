@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..cache import written_whole
 from ..errors import PatchError
 from ..model.fetch import hub_name
 from . import lora_gguf
@@ -55,7 +56,8 @@ class LoraAdapter:
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "adapter_model.safetensors").write_bytes(to_bytes(self.tensors, {"format": "pt"}))
+        with written_whole(folder / "adapter_model.safetensors") as part:
+            part.write_bytes(to_bytes(self.tensors, {"format": "pt"}))
         LoraConfig(**self.config).save_pretrained(folder)
         return folder
 
