@@ -220,6 +220,13 @@ def last_place(prompt: str, subject: str) -> int:
     return whole[-1] if whole else prompt.rindex(subject)
 
 
+def slotted(prompt: str, subject: str) -> str:
+    """The prompt with `{}` where the subject stands last: EasyEdit's editors look for one such place, and make each
+    letter of "within" one where the subject is "i"."""
+    begin = last_place(prompt, subject)
+    return f"{prompt[:begin]}{{}}{prompt[begin + len(subject) :]}"
+
+
 def _subject_tokens(tok: Any, request: EditRequest, answer_start: int) -> tuple[int, int] | None:
     """Tokens that hold a part of the subject, where it stands last in the prompt, or the white space before it."""
     subject = (request.subject or "").strip()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..easyedit.host import conditions, host
 from ..errors import RequestError
-from ..requests import last_place
+from ..requests import slotted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -61,22 +61,21 @@ def editor(compute: Callable[..., Weights]) -> Callable[..., tuple[PreTrainedMod
     return apply
 
 
-def slotted(requests: Sequence[Request]) -> list[Request]:
+def prepared(requests: Sequence[Request]) -> list[Request]:
     """Requests as EasyEdit's functions want them: "{}" where the subject is, and a space before the target.
 
     Raises:
         RequestError: a subject that is not in its prompt.
     """
-    prepared = []
+    found = []
     for r in requests:
         prompt, subject, target = r["prompt"], r.get("subject"), r["target_new"]
         if "{}" not in prompt:
             if not subject or subject not in prompt:
                 raise RequestError(f"expected a subject that is part of the prompt {prompt!r}, got {subject!r}.")
-            begin = last_place(prompt, subject)  # EasyEdit's functions want one place
-            prompt = f"{prompt[:begin]}{{}}{prompt[begin + len(subject) :]}"
-        prepared.append({**r, "prompt": prompt, "target_new": target if target.startswith(" ") else f" {target}"})
-    return prepared
+            prompt = slotted(prompt, subject)
+        found.append({**r, "prompt": prompt, "target_new": target if target.startswith(" ") else f" {target}"})
+    return found
 
 
 @contextmanager
@@ -113,7 +112,7 @@ def spread(
         remember: (layer, K) for every layer once all are updated.
     """
     memit = host("models.memit.memit_main")
-    requests = slotted(requests)
+    requests = prepared(requests)
     templates = memit.get_context_templates(model, tok)
     layers, last = hparams.layers, hparams.layers[-1]
     target = target or memit.compute_z
@@ -156,7 +155,7 @@ def memit_weights(model: PreTrainedModel, tok: Any, requests: Sequence[Request],
     """What EasyEdit's MEMIT would make of the weights."""
     memit = host("models.memit.memit_main")
     new = {}
-    for name, (keys, values) in memit.execute_memit(model, tok, requests, hparams).items():
+    for name, (keys, values) in memit.execute_memit(model, tok, prepared(requests), hparams).items():
         weight = model.get_parameter(name).detach()
         update = memit.upd_matrix_match_shape(keys @ values.T, weight.shape)
         new[name] = weight + update.to(weight)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..config.files import FromYAML
 from ..easyedit.host import host
 from ..errors import HyperParamsError
-from .memit_family import Weights, edited_weights, editor, slotted
+from .memit_family import Weights, edited_weights, editor, prepared
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,7 +51,7 @@ def r_rome_weights(model: PreTrainedModel, tok: Any, requests: Any, hparams: R_R
             "they need EasyEdit's own R-ROME (HEAD)."
         )
     rome = host("models.rome.rome_main")
-    (request,) = slotted(requests[:1])
+    (request,) = prepared(requests[:1])
     templates = rome.get_context_templates(model, tok, hparams.context_template_length_params)
     names = {layer: f"{hparams.rewrite_module_tmp.format(layer)}.weight" for layer in sorted(hparams.layers)}
     with edited_weights(model, list(names.values())) as weights:

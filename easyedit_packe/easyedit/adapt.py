@@ -8,7 +8,9 @@ from contextlib import ExitStack
 from copy import deepcopy
 from typing import Any
 
+from ..errors import RequestError
 from ..model.hooks import kept_gradients
+from ..requests import slotted
 from .host import conditions, host, swapped
 from .null_space import projection_file
 from .rollback import unload_with_flags
@@ -23,6 +25,8 @@ _KNOWN_FAMILIES = {
     "SPHERE": ("llama", "qwen", "gpt2-xl"),
 }
 """Editors that choose by a part of `model_name`, and the parts by which both releases find all that they need."""
+_WITHOUT_SUBJECT = ("KN", "FT")
+"""Editors that do not look for the subject in the prompt."""
 _NULL_SPACE = {"AlphaEdit": "models.alphaedit.AlphaEdit_main", "SPHERE": "models.SPHERE.SPHERE_main"}
 """Editors that load a projection, once, into a global of their module."""
 
@@ -40,6 +44,8 @@ def adapted(name: str, apply: Callable) -> Callable:
     """One editor, under the conditions that it takes for granted.
 
     All: padding on the side it counts from; the model's flags as they were; an empty `stats_dir` is the cache's.
+    All that look for the subject: one place for it, the last, where it stands in the prompt several times; but
+    AlphaEdit and SPHERE, which look for all, refuse such a prompt.
     KN, AlphaEdit and SPHERE: a `model_name` by which they know the architecture. AlphaEdit and SPHERE: the projection
     from the cache instead of the working directory, and no keys of edits that have been rolled back. PMET: the space
     before the target that the other editors put there. EMMET: the original weights where they are asked for, which HEAD
@@ -55,6 +61,10 @@ def adapted(name: str, apply: Callable) -> Callable:
             side = "left"  # it looks for the prompt after the padding
         if name == "EMMET" and kwargs.get("return_orig_weights"):
             kwargs["keep_original_weight"] = True
+        if name in _NULL_SPACE:
+            _require_one_place(name, requests)
+        elif name not in _WITHOUT_SUBJECT:
+            requests = [_one_place(r) for r in requests]
         if name == "PMET":
             requests = [{**r, "target_new": f" {r['target_new'].removeprefix(' ')}"} for r in requests]
         with ExitStack() as stack:
@@ -71,6 +81,23 @@ def adapted(name: str, apply: Callable) -> Callable:
             return edited, originals
 
     return call
+
+
+def _one_place(request: dict) -> dict:
+    prompt, subject = request["prompt"], request.get("subject") or ""
+    several = subject and "{}" not in prompt and prompt.count(subject) > 1
+    return {**request, "prompt": slotted(prompt, subject)} if several else request
+
+
+def _require_one_place(editor: str, requests: list[dict]) -> None:
+    """These two replace the subject wherever its letters are, whatever is already replaced."""
+    for r in requests:
+        subject = r.get("subject") or ""
+        if subject and r["prompt"].count(subject) > 1:
+            raise RequestError(
+                f"expected a subject that stands once in the prompt, got {subject!r} in {r['prompt']!r}: EasyEdit's "
+                f"{editor} would take each for its place, also within other words; name more of it."
+            )
 
 
 def _family(editor: str, model: Any, hparams: Any) -> str:

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from easyedit_packe.baselines import BASELINES, baseline, shared_targets
-from easyedit_packe.baselines.memit_family import slotted
+from easyedit_packe.baselines.memit_family import prepared
 from easyedit_packe.bench.session import seeded
 from easyedit_packe.cache import cache_dir
 from easyedit_packe.config.files import build, shipped_dir
@@ -564,5 +564,21 @@ def test_what_is_not_shipped_here_comes_from_the_checkout(found):
 
 
 def test_a_subject_that_stands_twice_gets_one_place():
-    (request,) = slotted([{"prompt": "Anna wrote of Anna in", "subject": "Anna", "target_new": "Paris"}])
+    (request,) = prepared([{"prompt": "Anna wrote of Anna in", "subject": "Anna", "target_new": "Paris"}])
     assert request["prompt"] == "Anna wrote of {} in"
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"KN"}))
+def test_a_subject_of_a_few_letters_is_found_in_no_other_words(name):
+    """QAEdit has the subject "i"; its letters in other words are no places of it."""
+    tok = make_tokenizer()
+    asked = {"prompt": "i was born in", "subject": "i", "target_new": "Oslo", "ground_truth": "Bergen"}
+    model = tiny()
+    before = snapshot(model)
+    with fresh_state():
+        if name == "AlphaEdit" and not needs_cuda():  # HEAD's own
+            with pytest.raises(RequestError, match="expected a subject that stands once in the prompt, got 'i'"):
+                by_name(name, model, [asked], settings(name), tok=tok)
+            return
+        by_name(name, model, [asked], settings(name), tok=tok)
+    assert name == "LoRA" or largest_difference(before, snapshot(model)) > 0
