@@ -116,7 +116,8 @@ def test_guesses_change_nothing_and_right_ones_save_passes(speaker):
 def test_every_family_says_what_it_would_say_alone(family):
     """Also those with windows, and with layers that remember a state: in a batch whose texts end one after another, and
     whatever was guessed."""
-    single = family in ("bloom", "mpt")  # which give NaN in double precision for a text that is padded on the left
+    # These give NaN in double precision for a text that is padded on the left, Gemma's with transformers 5.24.
+    single = family in ("bloom", "mpt", "gemma2", "vaultgemma")
     model, tok = make_family(family, torch.float32 if single else torch.float64), make_tokenizer()
     model.generation_config.eos_token_id = None
     prompts = [*PROMPTS, " ".join(WORDS[:9])]
