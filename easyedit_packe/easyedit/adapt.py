@@ -74,7 +74,8 @@ def adapted(name: str, apply: Callable) -> Callable:
             module = host(_NULL_SPACE[name])
             stack.enter_context(swapped(hparams, P_loc=_projection(module, model, hparams)))
             # The keys of past edits count as long as these edits are in the model.
-            if getattr(module, LEFT, None) not in (None, weights_written(model, hparams)):
+            left = getattr(module, LEFT, None)
+            if left is not None and left != weights_written(model, hparams):
                 module.cache_c_new = False
             edited, originals = apply(model, tok, requests, hparams, *args, **kwargs)
             setattr(module, LEFT, weights_written(edited, hparams))

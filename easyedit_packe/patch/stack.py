@@ -72,8 +72,8 @@ class EditStack:
 
     def _check(self, patch: WeightPatch) -> None:
         for name, s in patch.slices.items():
-            for other in (p.slices[name] for p in self.edits if name in p.slices):
-                other.require_alike(name, s)
+            first = next((p.slices[name] for p in self.edits if name in p.slices), s)
+            first.require_alike(name, s)  # all others are like it
 
     def _replayed(self, name: str, s: Slice, others: list[WeightPatch]) -> Tensor:
         """The touched nodes' values [k, ...] under the other edits alone."""
