@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 def require_finite(found: Tensor, what: str) -> None:
     """Raises `ModelError` where what an unedited model gives, `what`, is not a finite number."""
-    wrong = found[~found.isfinite()]
-    if len(wrong):
+    finite = found.isfinite()
+    if not finite.all():
         raise ModelError(
-            f"expected finite {what} before editing, got {wrong[0].item()}; the model's weights hold NaN or infinite "
-            "values, or overflow in its dtype: load it again, or in float32 or bfloat16."
+            f"expected finite {what} before editing, got {found[~finite][0].item()}; the model's weights hold NaN or "
+            "infinite values, or overflow in its dtype: load it again, or in float32 or bfloat16."
         )
 
 

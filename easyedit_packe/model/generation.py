@@ -67,7 +67,7 @@ def greedy_all(
         if not ids:
             raise RequestError(f"the prompt {prompt!r} tokenises to nothing; give a longer prompt.")
         require_positions(prompt, len(ids), most)
-    if not can_unsay(model):
+    if guesses is not None and not can_unsay(model):
         guesses = None
     limits = [tokens if most is None else min(tokens, most - len(ids) + 1) for ids in asked]
     guessed = [
