@@ -175,6 +175,14 @@ def editors_of_one_model() -> dict[str, Any]:
         return {"PaCKE": packe, "PaCKE+": BaseEditor.from_hparams(hparams)}
 
 
+def seconds_of_first_edit(editor: Any, fact: dict[str, Any]) -> float:
+    """With all that is made once of a model; the edit is not applied."""
+    start = time.perf_counter()
+    request = {"prompt": prompt_of(fact), "target_new": fact["new"], "subject": fact["subject"]}
+    compute_patch(editor.model, editor.tok, [request], editor.hparams)
+    return time.perf_counter() - start
+
+
 def run(facts: Sequence[dict[str, Any]], console: Console) -> bool:
     """Edit, show the table, and say whether all weights are the original ones, bit for bit."""
     editors = editors_of_one_model()
@@ -184,18 +192,19 @@ def run(facts: Sequence[dict[str, Any]], console: Console) -> bool:
     rows, patches = [], {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("the model writes background text", total=1 + len(editors) * len(facts))
-        start = time.perf_counter()
-        fact = {"prompt": prompt_of(facts[0]), "target_new": facts[0]["new"], "subject": facts[0]["subject"]}
-        compute_patch(plus.model, plus.tok, [fact], plus.hparams)
-        background = time.perf_counter() - start
-        progress.advance(task)
+        task = progress.add_task("", total=1 + len(editors) * len(facts))
         for fact in facts:
-            outcomes = {}
+            console.print(f"{prompt_of(fact)} …", highlight=False)
+            outcomes: dict[str, tuple[Outcome, str]] = {}
             for name, editor in editors.items():
+                if editor is plus and not rows:
+                    progress.update(task, description="PaCKE+ reads background text")
+                    first = seconds_of_first_edit(plus, fact)
+                    progress.advance(task)
                 progress.update(task, description=f"{name}: {fact['subject']}")
                 outcome, said, patches[name] = edit(editor, watches[name], fact)
                 outcomes[name] = (outcome, said)
+                console.print(f"  {name:6} {said}", highlight=False)
                 progress.advance(task)
             rows.append(Row(f"{prompt_of(fact)} [b]{fact['new']}[/], not {fact['old']}", outcomes))
     console.print(f"{len(rows)} facts of {MODEL}, each edited by itself and taken back:\n", highlight=False)
@@ -203,9 +212,11 @@ def run(facts: Sequence[dict[str, Any]], console: Console) -> bool:
     console.print(legend())
     size = sum(p.numel() for p in plus.model.parameters())
     shares = ", ".join(f"{name} {patch.num_weights / size:.1%}" for name, patch in patches.items())
+    background = first - float(np.mean([row.outcomes["PaCKE+"][0].seconds for row in rows]))
     exact = weights_digest(plus.model) == original
     console.print(
-        f"\nWeights that an edit changes: {shares}. PaCKE+ first read background text: {background:.0f} s, once. After "
+        f"\nWeights that an edit changes: {shares}. PaCKE+'s first edit took {max(0, background):.0f} s longer than "
+        "the others: what it learns about a model is kept in the cache. After "
         f"all rollbacks the weights are {'the original ones, bit for bit' if exact else 'NOT THE ORIGINAL ONES'}.",
         highlight=False,
     )
@@ -228,8 +239,8 @@ def main() -> None:
     console = Console(file=sys.stdout)  # the real one, also while EasyEdit is kept quiet
     console.width = min(console.width, 100)
     console.print(
-        f"Using {easyedit_packe.register()}. This takes about two minutes on two cores; the first time, half a minute "
-        "of it goes into text that PaCKE+ lets the model write about nothing in particular.",
+        f"Using {easyedit_packe.register()}. This takes about four minutes on two cores, and the first time two more: "
+        "PaCKE+ lets the model write text about nothing in particular, and reads it.",
         highlight=False,
     )
     exact = run(json.loads(FACTS.read_text(encoding="utf-8")), console)

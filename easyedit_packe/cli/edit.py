@@ -190,7 +190,7 @@ def _paraphrases(request: dict[str, Any]) -> list[str]:
 
 
 def _what_takes_time(facts: int, algorithm: str) -> str:
-    once = "; the first edit of a model also lets it write background text, half a minute to two" * (
+    once = "; the first edit of a model also lets it write background text, about two minutes on two cores" * (
         algorithm == "PaCKE+"
     )
     return f"editing {facts} fact{'s' * (facts > 1)}{once}"

@@ -17,7 +17,7 @@ from .sessions import Session, SharedModel
 
 EDITORS = {
     "PaCKE": "PaCKE: the paper's, takes seconds",
-    "PaCKE+": "PaCKE+: leaves more of the rest alone; its first edit takes a minute or two longer",
+    "PaCKE+": "PaCKE+: leaves more of the rest alone; its first edit takes about two minutes longer",
 }
 FONTS = ["system-ui", "sans-serif"]  # gradio's own theme asks the network for its fonts
 THEME = gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"])

@@ -26,8 +26,7 @@ VERSION = 2
 LARGEST = 0.5
 """Size of what is kept, as a share of the model's: of a large model more would be written than anybody expects."""
 
-
-MOST = 32
+MOST = 8
 """Files of a kind; those that were last needed longest ago go. An edited model is a model of its own."""
 
 

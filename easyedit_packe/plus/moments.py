@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -85,8 +86,8 @@ class InputMoments:
             self._whole.pop(name, None)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that was counted, by name, for `load`."""
-        kinds = {"sums": self.sums, "rows": self.rows}
+        """All that was counted, by name, for `load`; of a moment, which is symmetric, one half."""
+        kinds = {"sums": {name: half(t) for name, t in self.sums.items()}, "rows": self.rows}
         found = {f"{kind}|{name}": t for kind, tensors in kinds.items() for name, t in tensors.items()}
         return found | {f"counts|{name}": torch.tensor(n) for name, n in self.counts.items()}
 
@@ -94,6 +95,8 @@ class InputMoments:
         """Take over what `tensors` gave."""
         for key, t in tensors.items():
             kind, name = key.split("|")
+            if kind == "sums" and t.ndim == 1:  # version 0.1.0 wrote them whole
+                t = mirrored(t)
             getattr(self, kind)[name] = int(t) if kind == "counts" else t
 
     def of_nodes(self, m: FFNModule, index: Tensor) -> Tensor:
@@ -168,6 +171,21 @@ class InputMoments:
 
         with output_hooks([(m.module, watch(m)) for m in modules]):
             yield
+
+
+def half(moment: Tensor) -> Tensor:
+    """The lower triangle of a symmetric matrix [n, n], row after row: [n (n + 1) / 2]."""
+    i, j = torch.tril_indices(*moment.shape)
+    return moment[i, j]
+
+
+def mirrored(lower: Tensor) -> Tensor:
+    """The matrix of which `half` gave the lower triangle."""
+    n = (math.isqrt(8 * len(lower) + 1) - 1) // 2
+    i, j = torch.tril_indices(n, n)
+    found = lower.new_empty(n, n)
+    found[i, j] = found[j, i] = lower
+    return found
 
 
 def second_moment(x: Tensor) -> Tensor:

@@ -12,8 +12,10 @@ from easyedit_packe.model.ffn import FFNMap
 from easyedit_packe.plus import background
 from easyedit_packe.plus.background import Background
 from easyedit_packe.plus.layers import in_layers
+from easyedit_packe.plus.moments import InputMoments
 
 from ..conftest import make_model, make_tokenizer
+from ..meta_models import smollm2_135m
 from .common import ALL
 
 HP = PaCKEPlusHyperParams(**{**ALL, "elsewhere": 1.0, "outputs": 1.0})
@@ -61,6 +63,15 @@ def test_what_is_large_beside_the_model_is_not_written(monkeypatch, own_cache):
     model = make_model("llama")
     assert same(prepared(model), prepared(model))
     assert not list(own_cache.rglob("*.safetensors"))
+
+
+def test_what_the_default_model_sees_is_not_large_beside_it(monkeypatch):
+    """Else each process would make it anew, which takes ten times as long as an edit."""
+    model, size = smollm2_135m(monkeypatch)
+    seen = InputMoments()
+    for m in in_layers(FFNMap.of(model), PaCKEPlusHyperParams.from_hparams("smollm2-135m")).modules:
+        seen.add(m, torch.zeros(1, m.weight.shape[1]))
+    assert sum(t.nbytes for t in seen.tensors().values()) < kept.LARGEST * size
 
 
 def test_a_cache_that_cannot_be_written_does_not_stop_an_edit(own_cache, monkeypatch):

@@ -5,7 +5,7 @@ import torch
 
 from easyedit_packe.errors import ModelError
 from easyedit_packe.model.ffn import FFNMap
-from easyedit_packe.plus.moments import InputMoments, damping
+from easyedit_packe.plus.moments import InputMoments, damping, half, mirrored
 
 from ..conftest import make_model
 
@@ -86,3 +86,23 @@ def test_nodes_that_never_fire_do_not_set_the_scale():
     few.add(m, x)
     assert (few.scale(m), none.scale(m)) == (4, 1)
     assert torch.linalg.cholesky_ex(damping(none.of_nodes(m, torch.arange(4)), none.scale(m), 200.0))[1] == 0
+
+
+def test_a_symmetric_matrix_is_saved_by_half():
+    matrix = torch.tensor([[1.0, 2, 4], [2, 3, 5], [4, 5, 6]])
+    assert half(matrix).tolist() == [1, 2, 3, 4, 5, 6]
+    assert torch.equal(mirrored(half(matrix)), matrix)
+
+
+def test_moments_come_back_from_half_of_them_and_from_whole_ones():
+    """As version 0.1 saved them."""
+    m = FFNMap.of(make_model("llama")).modules[1]
+    seen = InputMoments()
+    seen.add(m, torch.randn(5, m.num_nodes))
+    tensors = seen.tensors()
+    assert tensors[f"sums|{m.name}"].numel() == m.num_nodes * (m.num_nodes + 1) / 2
+    for saved in (tensors, tensors | {f"sums|{m.name}": seen.sums[m.name]}):
+        again = InputMoments()
+        again.load(saved)
+        index = torch.tensor([0, 3, 4])
+        assert torch.equal(again.of_nodes(m, index), seen.of_nodes(m, index))
