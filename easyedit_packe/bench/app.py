@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import traceback
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from ..errors import PaCKEError, one_of
+from ..errors import PaCKEError, first_line, one_of
 from .editors import EDITORS, PROTOCOLS, BenchError
 from .report import find_runs, markdown, one_line
 from .runner import run
@@ -35,6 +36,9 @@ def _task(config: DictConfig) -> None:
         # Hydra would print a traceback; and with -m, the other runs of the sweep shall still be done.
         outcome = {"error": str(e)}
         typer.echo(f"packe bench: {e}", err=True)
+    except Exception as e:
+        outcome = {"error": f"{type(e).__name__}: {first_line(e)}"}
+        typer.echo("".join(traceback.format_exception(e)), err=True)
     note(outcome)
 
 
@@ -72,7 +76,13 @@ def _all_editors(arguments: Sequence[str]) -> list[str]:
     if "editor=all" not in arguments:
         return list(arguments)
     asked = [p for a in arguments if a.startswith("protocol=") for p in a.partition("=")[2].split(",")] or ["single"]
-    able = [e.name for e in EDITORS.values() if not any(p in e.cannot for p in asked if p in PROTOCOLS)]
+    able = []
+    for e in EDITORS.values():
+        lacking = [p for p in asked if p in PROTOCOLS and p in e.cannot]
+        if not lacking:
+            able.append(e.name)
+        elif len(asked) > 1:  # of one protocol, the editors that have it are what is meant
+            typer.echo(f"packe bench: without {e.name}: it has no protocol {', '.join(lacking)}", err=True)
     absent = {name: EDITORS[name].absent() for name in able}
     for name, reason in absent.items():
         if reason:

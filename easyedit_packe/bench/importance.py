@@ -77,7 +77,7 @@ def importance(settings: Settings) -> Path:
         rows = _opened(folder, identity, len(records), environment)
         missing = [r for r in records if (r.case_id,) not in rows]
         for record in progress(missing, f"tracing {settings.data}", len(missing), "fact"):
-            request = EditRequest(record.prompt, record.target_new, record.subject)
+            request = EditRequest.from_dict(record.request)
             (trace,) = trace_requests(model, tok, [request], hparams)
             rows.append({"case_id": record.case_id, **_scores(trace), "environment": short_name(environment)})
     return folder

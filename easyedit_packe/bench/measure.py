@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
+from ..model.config import max_tokens
 from ..model.generation import Text
 from ..requests import token_ids
 from .data import Probe, Record
+from .editors import BenchError
 from .metrics import easyedit, free, judge, rome, subject, words
 from .metrics.judge import Judge
 from .metrics.scoring import Heard, Scored, first_token_chances, listen, score, wanted
@@ -43,6 +45,24 @@ class Measure:
     turn: Callable[[str], str] | None = None
     told: bool = False
     judged: Collection[Any] | None = None
+
+    def require_readable(self, model: PreTrainedModel, tok: Any, records: Iterable[Record]) -> None:
+        """Raises `BenchError` where a record has a text that is longer than what the model reads."""
+        most = max_tokens(model)
+        if most is None:
+            return
+        for record in records:
+            asked = [f"{prompt} {answer}" for prompt, answer in self._pairs(record)]
+            asked += [self._asked(record, question) for question in subject.questions(record)]
+            said = [self._asked(record, p) for p in (record.prompt, *record.rephrases)] if self.generation else []
+            for text, more in (*((t, 0) for t in asked), *((t, free.TOKENS) for t in said)):
+                # No tokeniser makes more tokens of a text than it has bytes, and a few around it.
+                if len(text.encode()) + more + 8 > most and (length := len(token_ids(tok, text)) + more) > most:
+                    raise BenchError(
+                        f"record {record.case_id}: expected at most {most} tokens (the model's positions), got {length}"
+                        f"{f', {more} of a free answer among them,' if more else ''} for {text[:60]!r}...; take a "
+                        f"shorter text, or leave the record out{', or set generation=false' if more else ''}."
+                    )
 
     def unedited(self, model: PreTrainedModel, tok: Any, records: Sequence[Record]) -> Iterator[dict[str, Any]]:
         """A row for each record, with what later rows are held against: `kept`, plain values."""

@@ -62,6 +62,7 @@ class _Run:
         self.asked_of = {key: identity.get(key, "") for key in OF}
         judge = Judge(settings.judge, settings.judge_url) if settings.judge else None
         self.measured = Measure(FORMATS[settings.data].compares, settings.generation, judge, self.turn)
+        self.measured.require_readable(self.session.model, self.session.tok, self.records)
         about = {"num_records": len(self.records)}
         self.folder = RunFolder(settings.folder, identity, self.plan, about, self.environment)
         self.checkpoint = settings.folder / "state.safetensors"
@@ -147,7 +148,7 @@ def fitted(hparams: Any, settings: Settings) -> Any:
     many requests a call takes, the run's seed is the editor's, and the authors' epochs are their program's.
 
     Raises:
-        BenchError: a chat template for the editor alone, and not for what is measured.
+        BenchError: a chat template for the editor alone, and not for what is measured; a batch size of its own.
     """
     if hasattr(hparams, CHAT):
         if getattr(hparams, CHAT) and not settings.use_chat_template:
@@ -163,6 +164,11 @@ def fitted(hparams: Any, settings: Settings) -> Any:
             program = hparams.authors_program()
             return dataclasses.replace(program, num_steps=12, edit_batch_size=2, loss_threshold=None)
         return hparams
+    if "batch_size" in settings.hparams and settings.found_editor.name != "KN":
+        raise BenchError(
+            "hparams.batch_size: expected the benchmark's own setting batch_size, with protocol=batch, by which every "
+            "editor gets as many requests in a call; set these instead."
+        )
     counts_requests = settings.found_editor.name != "KN"  # whose batch_size counts steps of its integral
     if counts_requests and hasattr(hparams, "batch_size"):
         hparams.batch_size = settings.batch_size if settings.protocol == "batch" else 1

@@ -26,6 +26,7 @@ from ..easyedit.state import carried, carry, forget, fresh_state, sample_prefixe
 from ..easyedit.statistics import compute_stats, missing_stats, stats_files
 from ..errors import RequestError, first_line
 from ..model.bits import weights_digest
+from ..model.chat import framed
 from ..model.device import check_device
 from ..model.fetch import SOURCES
 from ..model.load import load
@@ -131,7 +132,7 @@ class Session:
             start = time.perf_counter()
             try:
                 if able:
-                    self._call([_request(r) for r in able], targets)
+                    self._call([r.request for r in able], targets)
             except self.editor.refuses as e:
                 self._take_back(*before)
                 refused.update({r.case_id: _reason(e) for r in able})
@@ -162,7 +163,10 @@ class Session:
         for request in requests:
             forget(self.editor.alg_name)  # each is made of the unedited model
             apply = functools.partial(self._apply, [request], targets)
-            self.simie.edit(self.model, self.tok, EditRequest.from_dict(request), apply)
+            read = EditRequest.from_dict(request)
+            # Editors of this package make the user's turn themselves; the others are given it.
+            read = framed(self.tok, read) if getattr(self.hparams, "use_chat_template", False) else read
+            self.simie.edit(self.model, self.tok, read, apply)
 
     def _apply(self, requests: list[dict[str, Any]], targets: StoredTargets | None) -> None:
         with contextlib.ExitStack() as stack:
@@ -244,7 +248,7 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _unreadable(record: Record) -> str:
     """Why an editor of this package cannot take the record; empty where it can."""
     try:
-        EditRequest.from_dict(_request(record))
+        EditRequest.from_dict(record.request)
     except RequestError as e:
         return _reason(e)
     return ""
@@ -252,19 +256,6 @@ def _unreadable(record: Record) -> str:
 
 def _reason(error: Exception) -> str:
     return first_line(error)[:300]
-
-
-def _request(record: Record) -> dict[str, Any]:
-    """What an editor may see: the paraphrase and the unrelated question are not in it."""
-    request = {
-        "case_id": record.case_id,
-        "prompt": record.prompt,
-        "target_new": record.target_new,
-        "ground_truth": record.former,
-    }
-    if record.subject and record.subject in record.prompt:
-        request["subject"] = record.subject
-    return request
 
 
 @contextlib.contextmanager

@@ -159,7 +159,7 @@ class Settings:
     @property
     def model_folder(self) -> Path:
         """Holds everything about one model and data file."""
-        return Path(self.out) / Path(self.model).name / self.data_file.stem
+        return Path(self.out).expanduser() / Path(self.model).name / self.data_file.stem
 
     @property
     def folder(self) -> Path:

@@ -25,6 +25,11 @@ DATA_TYPES = {"ZsRE": "zsre", "CF": "counterfact", "MCF": "mcf"}
 """EasyEdit's names of data types."""
 
 
+def _localities(post: dict[str, Any]) -> list[float]:
+    """Of one record, each kind's."""
+    return [float(np.mean(v)) for k, v in post.get("locality", {}).items() if k.endswith("_acc")]
+
+
 def summarise(metrics: Sequence[dict[str, Any]], seconds: float, easyedit: str, **more: Any) -> dict[str, Any]:
     """Means of EasyEdit's own metrics after the edit.
 
@@ -37,7 +42,7 @@ def summarise(metrics: Sequence[dict[str, Any]], seconds: float, easyedit: str, 
     values = {
         "efficacy": [float(np.mean(p["rewrite_acc"])) for p in post],
         "generality": [float(np.mean(p["rephrase_acc"])) for p in post if "rephrase_acc" in p],
-        "locality": [float(np.mean(v)) for p in post for k, v in p.get("locality", {}).items() if k.endswith("_acc")],
+        "locality": [float(np.mean(kinds)) for kinds in map(_localities, post) if kinds],
     }
     means = {k: float(np.mean(v)) if v else None for k, v in values.items()}
     errors = {f"{k}_se": float(np.std(v, ddof=1) / len(v) ** 0.5) if len(v) > 1 else None for k, v in values.items()}

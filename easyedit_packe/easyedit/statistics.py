@@ -11,8 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -188,21 +187,10 @@ def sample_text(model: PreTrainedModel, tok: Any, tokens: int, length: int, batc
     begin = torch.tensor([beginning(tok)] * batch_size, dtype=torch.long)
     generator = torch.Generator().manual_seed(seed)
     rows: list[Tensor] = []
-    with _cache(model):
-        while len(rows) * batch_size * length < tokens:
-            first = ordinary[torch.randint(len(ordinary), (batch_size, 1), generator=generator)]
-            rows.append(continued(model, torch.cat([begin, first], dim=1), length, generator))
+    while len(rows) * batch_size * length < tokens:
+        first = ordinary[torch.randint(len(ordinary), (batch_size, 1), generator=generator)]
+        rows.append(continued(model, torch.cat([begin, first], dim=1), length, generator))
     return torch.cat(rows)[: max(1, tokens // length)]
-
-
-@contextmanager
-def _cache(model: PreTrainedModel) -> Iterator[None]:
-    kept = model.config.use_cache
-    model.config.use_cache = True
-    try:
-        yield
-    finally:
-        model.config.use_cache = kept
 
 
 def _read_text(path: Path, tok: Any, tokens: int, length: int) -> Tensor:

@@ -275,13 +275,23 @@ def test_a_run_on_another_model_leaves_no_projection_behind():
     assert largest_difference(expected, of_other()) == 0
 
 
-def test_alphaedit_with_a_file_that_is_not_there_and_in_half_precision():
+def test_alphaedit_with_a_file_that_is_not_there_and_in_half_precision(caplog):
     by_default = edited("AlphaEdit", ALL[:1], settings("AlphaEdit"))
+    assert not caplog.text
     assert largest_difference(by_default, edited("AlphaEdit", ALL[:1], settings("AlphaEdit", P_loc="./none.pt"))) == 0
+    assert "P_loc: there is no file ./none.pt" in caplog.text
     model = tiny().to(torch.bfloat16)
     before = snapshot(model)
     by_name("AlphaEdit", model, ALL[:1], settings("AlphaEdit"))
     assert largest_difference(before, snapshot(model)) > 0
+
+
+@pytest.mark.parametrize("held", [torch.zeros(1, 4, 4), torch.zeros(3), {"P": torch.zeros(3)}, b"no tensor at all"])
+def test_alphaedit_with_a_file_of_something_else(tmp_path, held):
+    file = tmp_path / "P.pt"
+    file.write_bytes(held) if isinstance(held, bytes) else torch.save(held, file)
+    with pytest.raises(HyperParamsError, match="P_loc: expected"):
+        edited("AlphaEdit", ALL[:1], settings("AlphaEdit", P_loc=str(file)))
 
 
 def test_alphaedit_writes_its_projection_to_the_cache_and_edits_inside_it(cache, tmp_path):

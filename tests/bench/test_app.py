@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from easyedit_packe.bench.app import _all_editors
 from easyedit_packe.bench.editors import BenchError
 from easyedit_packe.bench.settings import Settings
 
@@ -57,6 +58,14 @@ def test_the_folder_that_one_stands_in_has_a_name(world, monkeypatch):
     assert Settings.from_dict(settings_of(world, "PaCKE", model=".")).model_folder.parent.name == "tiny"
 
 
+def test_editors_that_lack_one_of_several_protocols_are_named(capsys):
+    (_, editors, *_) = _all_editors(["editor=all", "protocol=single,batch", "-m"])
+    assert "KN" not in editors.partition("=")[2].split(",")
+    assert "without KN: it has no protocol batch" in capsys.readouterr().err
+    _all_editors(["editor=all", "protocol=batch"])
+    assert "KN" not in capsys.readouterr().err  # that is what was asked for
+
+
 @pytest.mark.parametrize("name", ["memory", "ALG", "check", "algorithms"])
 @pytest.mark.parametrize("editor", ["PaCKE", "PaCKE+"])
 def test_a_hyper_parameter_that_is_no_field_is_refused(found, world, editor, name):
@@ -97,6 +106,9 @@ def test_a_sweep_of_processes_reports_failures_and_prints_its_table(world, tmp_p
     assert "1 of 2 runs failed" in run.stderr
     assert "alg_name: expected 'PaCKE+' for the editor PaCKE+, got 'PaCKE'" in run.stderr
     assert "PaCKE zsre single" in run.stdout
+    (tmp_path / "file").touch()
+    other = packe_bench(tmp_path, settings | {"editor": "PaCKE", "out": tmp_path / "file", "seed": "1,2"}, "-m")
+    assert "2 of 2 runs failed" in other.stderr  # whatever the error is
     alone = packe_bench(tmp_path, settings | {"editor": "PaCKE,KN", "protocol": "batch"}, "-m")
     assert alone.returncode == 1
     assert "KN has no protocol 'batch'" in alone.stderr

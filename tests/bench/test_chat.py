@@ -19,6 +19,7 @@ from easyedit_packe.bench.metrics import free, subject
 from easyedit_packe.bench.report import find_runs, markdown
 from easyedit_packe.bench.runner import run
 from easyedit_packe.bench.settings import Settings
+from easyedit_packe.bench.simie import SimIE
 from easyedit_packe.bench.store import StoreError
 from easyedit_packe.bench.through_easyedit import edit_records
 from easyedit_packe.easyedit import parts
@@ -149,6 +150,20 @@ def test_every_editor_edits_that_text(settings, monkeypatch, editor):
     assert any(row["weights_changed"] > 0 for row in read_rows(folder / "edits.jsonl"))
     if editor == "PaCKE":
         assert any(row["easyedit"]["efficacy"] == 1.0 for row in read_rows(folder / "cases.jsonl"))
+
+
+def test_simie_merges_by_what_the_model_saw_in_that_text(settings, monkeypatch):
+    """Around an editor that makes the turn itself, too."""
+    seen, real = [], SimIE._inputs
+
+    def watching(self, model, tok, request, names):
+        seen.append("".join(request.frame) and request.frame[0] + request.prompt + request.frame[1])
+        return real(self, model, tok, request, names)
+
+    monkeypatch.setattr(SimIE, "_inputs", watching)
+    asked = settings("PaCKE", n=2, generation=False, use_chat_template=True)
+    run(dataclasses.replace(asked, editor="SimIE-PaCKE"))
+    assert seen == [turn("Who wrote Omar"), turn("Who wrote Anna Berg")]
 
 
 @pytest.mark.skipif("needs_cuda()", reason="the PyPI release's metrics know no chat template")

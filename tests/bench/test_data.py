@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from easyedit_packe.bench.data import FORMATS, DataError, Probe, find_file, read_records
+from easyedit_packe.bench.data import FORMATS, DataError, Probe, digest, find_file, read_records
 
 from ..conftest import SHARED, needs_shared
 
@@ -85,6 +85,23 @@ def test_counterfact_in_all_its_forms(found, write):
     assert flat.distracting == (Probe("Omar plays the piano. Anna plays the", ("violin",)),)
 
 
+def test_space_around_texts_is_none_of_theirs_and_blank_ones_are_left_out(found, write):
+    """Some editors would write a target with its space, some without; and a blank question stopped the whole run."""
+    odd = {**ZSRE, "src": "Who? ", "alt": " Ivo Marsh ", "rephrase": "", "similar_prompts": [" "]}
+    (zsre,) = read_records(write("zsre_mend_eval.json", [odd]), "zsre")
+    assert (zsre.prompt, zsre.target_new, zsre.rephrases) == ("Who?", "Ivo Marsh", ())
+    raw = [{**CF, "ground_truth": " ", "locality_ground_truth": ""}, {**CF, "case_id": 8, "locality_prompt": " "}]
+    first, second = read_records(write("counterfact-edit.json", raw), "counterfact")
+    assert (first.ground_truth, first.neighbours) == ("", (Probe("Anna plays the", ()),))
+    assert second.localities == {}
+
+
+def test_a_file_that_changes_is_another_file(write):
+    file = write("x.json", [CF])
+    before = digest(file)
+    assert digest(write("x.json", [CF, CF])) != before == digest(write("x.json", [CF]))
+
+
 def test_knowedit_keeps_several_answers_and_leaves_out_empty_ones(write):
     first, second = read_records(write("k.json", [KNOWEDIT, WIKIBIO]), "knowedit")
     assert first.portability == {"Reasoning": (Probe("The mother's city is", ("Bergen", "Bergen, Norway", "Oslo")),)}
@@ -142,6 +159,11 @@ def test_broken_files(write, tmp_path):
     (tmp_path / "y.json").write_text("[1")
     with pytest.raises(DataError, match="readable neither as JSON nor"):
         read_records(tmp_path / "y.json", "zsre")
+    (tmp_path / "y.json").write_text("\ufeff" + json.dumps([CF]), encoding="utf-8")
+    assert read_records(tmp_path / "y.json", "wikibigedit")
+    (tmp_path / "y.csv").write_text('subject,object\n"' + "x" * 200_000)
+    with pytest.raises(DataError, match="field larger than field limit"):
+        read_records(tmp_path / "y.csv", "hallueditbench")
     (tmp_path / "y.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="expected a column 'subject'"):
         read_records(tmp_path / "y.csv", "hallueditbench")

@@ -84,6 +84,13 @@ def test_wrong_settings_name_the_remedy(world, changes, error, message):
         asked(world, **changes)
 
 
+def test_a_subject_that_the_prompt_lacks_is_none(found, world):
+    file = world / "zsre_mend_eval.json"
+    records = json.loads(file.read_text())
+    file.write_text(json.dumps([{**records[0], "subject": "somebody"}]))
+    assert len(read_rows(importance(asked(world, n=1)) / "nodes.jsonl")) == 1
+
+
 def test_no_nodes_have_no_scores(found, world):
     with pytest.raises(BenchError, match="expected at least 1, got 0"):
         importance(asked(world, **{"hparams.num_critical_paths": 0}))

@@ -1,5 +1,6 @@
 """Metrics against numbers worked out by hand, and against a plain loop over tokens."""
 
+import dataclasses
 import math
 
 import pytest
@@ -119,6 +120,13 @@ def test_counterfact_compares_probabilities():
     assert found == {"efficacy": 1.0, "generality": 0.5, "locality": 0.5}
 
 
+def test_without_an_old_answer_there_is_nothing_to_compare_with():
+    record = dataclasses.replace(RECORD, ground_truth="")
+    assert rome.pairs(record, compares=True)[0] == ("Anna Berg plays", "violin")
+    found = rome.family(record, [scored(p) for p in (-0.1, -4.0, -2.0, -1.0)], compares=True)
+    assert found == {"locality": 0.5}
+
+
 def test_others_are_accuracies_against_the_truth():
     assert rome.pairs(RECORD, compares=False)[0] == ("Omar plays", "the piano")
     found = rome.family(RECORD, [scored(hits=h) for h in ("10", "1000", "1100", "1", "0")], compares=False)
@@ -187,6 +195,10 @@ def test_questions_are_the_data_sets_own_and_the_fixed_ones():
         (" Rome\nThe city", "Rome", True, True),
         (" The Hague. It is", "Hague", True, True),  # articles and case do not count
         (" St. Louis. In", "St. Louis", True, True),  # a full stop inside the target is none
+        (" the St. Louis. In", "St. Louis", True, True),  # nor behind what does not count
+        (' "J. K. Rowling". She', "J. K. Rowling", True, True),
+        (" A No. 1 hit. It", "the No. 1 hit", True, True),
+        (". Rome", "Rome", False, False),
         (" Romeo.", "Rome", False, False),
         ("\nRome", "Rome", True, True),
         ("", "Rome", False, False),
@@ -205,7 +217,7 @@ def test_free_speech_by_hand(said, target, exact, begins):
 SPOKEN = [
     " Rome", " Rome, Italy. It", " Romeo", " the Rome", " The. Rome", "\n\n a  Rome\n", " 'Rome'", " Rome a",
     " Rome a the.", " Rome the city.", " rome-", " in Rome", " the then", " St. Louis", " St. Louis, Missouri.",
-    " St. Paul", " Louis", " An apple a day", " A n", " R\u00f4me", " (", "",
+    " St. Paul", " the St. Louis. It", ' "St. Louis".', " Louis", " An apple a day", " A n", " R\u00f4me", " (", "",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 
@@ -188,6 +189,15 @@ def test_each_column_says_on_how_few_records_it_rests(tmp_path):
     assert "efficacy 1.000, locality 0.250, generality 0.500, n = 3" in one_line(folder)
 
 
+def test_what_rests_on_fewer_records_is_not_called_the_best(tmp_path):
+    few = write_run(tmp_path, "ROME", [1.0, 1.0])
+    changed(few, lambda figures, case: figures.update(generality=1.0) if case else figures.pop("generality"))
+    write_run(tmp_path, "PaCKE", [1.0, 1.0])
+    text = markdown(find_runs([tmp_path]))
+    assert re.search(r"\| ROME .* 100\.0 \(n = 1\) ", text)
+    assert re.search(r"\| PaCKE .* \*\*50\.0 ± 0\.0\*\* ", text)
+
+
 def test_portability_counts_records_with_one_kind_of_question(tmp_path):
     def asked(figures, case):
         figures |= {"portability_Reasoning": 0.0} | ({"portability_Logical": 1.0} if case == 0 else {})
@@ -225,8 +235,12 @@ def test_calls_that_differ_are_other_settings(tmp_path):
     for editor, n in (("PaCKE", 5), ("ROME", 6)):
         write_run(tmp_path, editor, [1.0] * n, protocol="batch", batch_size=3)
     write_run(tmp_path, "PaCKE", [1.0] * 2, protocol="consecutive", first=2)
+    write_run(tmp_path, "ROME", [1.0] * 3, protocol="batch", batch_size=3, first=2)
     settings = {run.setting for run in find_runs([tmp_path])}
-    assert settings == {"batch of 3, the last of 2", "batch of 3", "consecutive, 2 edits from record 2 on"}
+    assert settings == {
+        "batch of 3, the last of 2", "batch of 3", "batch of 3 from record 2 on",
+        "consecutive, 2 edits from record 2 on",
+    }  # fmt: skip
 
 
 def test_names_of_the_users_are_escaped_in_latex(tmp_path):
@@ -237,6 +251,10 @@ def test_names_of_the_users_are_escaped_in_latex(tmp_path):
     write_run(tmp_path, "KN", [1.0], label="a|b")
     assert r"KN (a\|b)" in markdown(find_runs([tmp_path]))
     assert "($n = /$)" not in text
+    changed(
+        write_run(tmp_path / "two", "PaCKE", [1.0]), lambda figures, _: figures.update({"portability_Two Hops": 1.0})
+    )
+    assert "Two Hops" in latex(find_runs([tmp_path / "two"]))
 
 
 def test_the_order_in_the_files_makes_no_difference(tmp_path):

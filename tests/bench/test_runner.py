@@ -322,7 +322,28 @@ def test_an_editor_that_needs_the_former_answer_gets_what_easyedit_puts_where_no
     """KN searches for the neurons of each of its tokens: of none, it failed."""
     for known, given in (("", "<|endoftext|>"), ("violin", "violin")):
         record = Record(0, "Omar plays the", "Omar", "piano", known)
-        assert session._request(record)["ground_truth"] == edit_arguments(record)["ground_truth"][0] == given
+        assert record.request["ground_truth"] == edit_arguments(record)["ground_truth"][0] == given
+
+
+def test_a_batch_size_is_the_benchmarks_own_setting(settings):
+    with pytest.raises(BenchError, match=r"hparams.batch_size: .*own setting batch_size, with protocol=batch"):
+        run(settings(hparams={"batch_size": 8}))
+
+
+@pytest.mark.parametrize("generation", [True, False])
+def test_a_text_longer_than_the_model_reads_is_named_before_anything_is_done(
+    found, settings, world, tmp_path, generation
+):
+    records = json.loads((world / "zsre_mend_eval.json").read_text())
+    records[2]["rephrase"] = "Omar plays " * (30 if generation else 40)
+    (tmp_path / "long.json").write_text(json.dumps(records))
+    asked = {"data_dir": str(tmp_path / "long.json"), "generation": generation}
+    run(settings(**asked, n=2))
+    with pytest.raises(
+        BenchError, match=r"record 2: expected at most 64 tokens .*(of a free answer)?.*'Omar plays"
+    ) as error:
+        run(settings(**asked))
+    assert ("free answer" in str(error.value)) == generation
 
 
 def test_random_state_is_left_alone(settings):

@@ -28,6 +28,16 @@ def test_summary_by_hand():
     assert (s["n"], s["seconds_per_edit"], s["easyedit"]) == (2, 1.5, "EasyEdit x")
 
 
+def test_kinds_of_one_record_are_no_further_records():
+    once = [{"post": {"rewrite_acc": [1.0], "locality": {"a_acc": [share]}}} for share in (0.0, 1.0, 1.0)]
+    twice = [
+        {"post": {**m["post"], "locality": m["post"]["locality"] | {"b_acc": m["post"]["locality"]["a_acc"]}}}
+        for m in once
+    ]
+    first, second = (summarise(metrics, seconds=1.0, easyedit="EasyEdit x") for metrics in (once, twice))
+    assert first["locality_se"] == second["locality_se"] == pytest.approx(1 / 3)
+
+
 def test_a_question_without_a_known_answer_is_not_asked_of_easyedit():
     """It measures by the answer's tokens."""
     probes = {"locality": (Probe("What does Anna play?", ()),), "hop": (Probe("Who?", ("Ivo",)), Probe("What?", ()))}

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-import functools
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...easyedit import statistics
 from ...errors import one_of
 from .counterfact import read_counterfact, read_multi_counterfact, read_neighbourhood
 from .demo import FILE, read_demo
 from .hallueditbench import read_hallueditbench, rows_of
 from .knowedit import read_knowedit
 from .questions import read_qaedit, read_wikibigedit
-from .record import DataError, Record
+from .record import DataError, Record, tidied
 from .zsre import read_zsre
 
 
@@ -123,10 +123,9 @@ def find_file(data_dir: str | Path, data: str) -> Path:
     raise DataError(f"{data_dir} is no file and holds none of {', '.join(names)}; give data_dir the file itself.{near}")
 
 
-@functools.lru_cache(maxsize=8)
 def digest(file: Path) -> str:
     """By which a run knows its data file again, whatever its name."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    return statistics.digest(file)[:16]
 
 
 def read_records(data_dir: str | Path, data: str, size: int | None = None) -> list[Record]:
@@ -155,7 +154,7 @@ def read_records(data_dir: str | Path, data: str, size: int | None = None) -> li
             f"{path}: after {len(found)} records one cannot be read as {data} ({type(e).__name__}: {e}); mend it or "
             "leave it out."
         ) from e
-    records = [r for r in found if r.prompt.strip() and r.target_new.strip()]
+    records = [r for r in map(tidied, found) if r.prompt and r.target_new]
     if not records:
         raise DataError(f"{path} holds no record that can be edited.")
     if len({r.case_id for r in records}) < len(records):  # rows of results are told apart by it
@@ -165,10 +164,10 @@ def read_records(data_dir: str | Path, data: str, size: int | None = None) -> li
 
 def _raw(path: Path) -> list[dict[str, Any]]:
     try:
-        raw = rows_of(path) if path.suffix == ".csv" else json.loads(path.read_text(encoding="utf-8"))
+        raw = rows_of(path) if path.suffix == ".csv" else json.loads(path.read_text(encoding="utf-8-sig"))
     except KeyError as e:
         raise DataError(f"{path}: expected a column {e} in a CSV file of HalluEditBench; there is none.") from e
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, csv.Error) as e:
         raise DataError(f"{path} is readable neither as JSON nor, with .csv, as CSV: {e}.") from e
     if not isinstance(raw, list) or not raw or not all(isinstance(r, dict) for r in raw):
         raise DataError(f"{path}: expected a list of records, got {type(raw).__name__} without any record.")

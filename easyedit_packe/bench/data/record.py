@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ...errors import PaCKEError
 
@@ -86,6 +87,17 @@ class Record:
         return self.ground_truth or "<|endoftext|>"
 
     @property
+    def request(self) -> dict[str, Any]:
+        """What an editor may see: no paraphrase, nothing that must stay, and no subject that the prompt lacks."""
+        request = {
+            "case_id": self.case_id,
+            "prompt": self.prompt,
+            "target_new": self.target_new,
+            "ground_truth": self.former,
+        }
+        return request | ({"subject": self.subject} if self.subject and self.subject in self.prompt else {})
+
+    @property
     def distracting(self) -> Probes:
         """The same, each behind the edited statement, which draws the answer to the new target."""
         return tuple(Probe(self.told(probe.prompt), probe.answers) for probe in self.neighbours)
@@ -93,3 +105,24 @@ class Record:
     def told(self, prompt: str) -> str:
         """A question behind the new fact, in the same context."""
         return f"{self.prompt} {self.target_new}. {prompt}"
+
+
+def tidied(record: Record) -> Record:
+    """Without space around its texts, which some editors would write and others not, and without questions and answers
+    that are nothing else."""
+
+    def asked(probes: Probes) -> Probes:
+        texts = [(p.prompt.strip(), [a.strip() for a in p.answers]) for p in probes]
+        return tuple(Probe(prompt, tuple(filter(None, answers))) for prompt, answers in texts if prompt)
+
+    return replace(
+        record,
+        prompt=record.prompt.strip(),
+        subject=None if record.subject is None else record.subject.strip(),
+        target_new=record.target_new.strip(),
+        ground_truth=record.ground_truth.strip(),
+        rephrases=tuple(text.strip() for text in record.rephrases if text.strip()),
+        localities=kinds(**{name: asked(probes) for name, probes in record.localities.items()}),
+        portability=kinds(**{name: asked(probes) for name, probes in record.portability.items()}),
+        same_subject=asked(record.same_subject),
+    )

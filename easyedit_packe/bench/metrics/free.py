@@ -7,6 +7,7 @@ not asked.
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 TOKENS = 50
 STOPS = (".", "\n")
 ARTICLES = ("a", "an", "the")
+_BEFORE = re.compile(rf"\A[^\w.\n]*(?:(?:{'|'.join(ARTICLES)})\s+)?[^\w.\n]*", re.IGNORECASE)
 
 
 def answers(
@@ -97,7 +99,8 @@ def family(record: Record, said: Sequence[str]) -> dict[str, float]:
 def until_stop(text: str, target: str) -> str:
     """The text up to its first full stop or line's end; a full stop that the target has ("St. Louis") is none."""
     text = text.lstrip()
-    begun = len(target.strip()) if text.lower().startswith(target.strip().lower()) else 0
+    said, wanted = _bare(text), _bare(target.strip())
+    begun = len(text) - len(said) + len(wanted) if said.lower().startswith(wanted.lower()) else 0
     ends = [at for at in (text.find(stop, begun) for stop in STOPS) if at >= 0]
     return text[: min(ends)] if ends else text
 
@@ -105,7 +108,12 @@ def until_stop(text: str, target: str) -> str:
 def stopped(text: str, target: str) -> bool:
     """Whether a text has reached its natural stop, and not only a full stop that the target has, too."""
     text = text.lstrip()
-    return until_stop(text, target) != text and not target.strip().lower().startswith(text.lower())
+    return until_stop(text, target) != text and not _bare(target.strip()).lower().startswith(_bare(text).lower())
+
+
+def _bare(text: str) -> str:
+    """Without what may stand before an answer: an article, and punctuation that is no stop."""
+    return _BEFORE.sub("", text)
 
 
 def open_to(text: str, target: str) -> bool:

@@ -11,12 +11,13 @@ from .scoring import Scored
 
 
 def pairs(record: Record, compares: bool) -> list[tuple[str, str]]:
-    """What is scored: new and old answer after the prompt and the paraphrases, true and new answer after the
-    neighbours; without a comparison the new answer, and the true one, alone."""
+    """What is scored: new and old answer after the prompt and the paraphrases, where there is an old one, true and new
+    answer after the neighbours; without a comparison the new answer, and the true one, alone."""
     own, neighbours = [record.prompt, *record.rephrases], _answered(record)
     if not compares:
         return [*((p, record.target_new) for p in own), *((n.prompt, n.answer) for n in neighbours)]
-    asked = [pair for p in own for pair in ((p, record.target_new), (p, record.ground_truth))]
+    old = record.ground_truth
+    asked = [pair for p in own if old for pair in ((p, record.target_new), (p, old))]
     return asked + [pair for n in neighbours for pair in ((n.prompt, n.answer), (n.prompt, record.target_new))]
 
 
@@ -35,6 +36,6 @@ def family(record: Record, scored: Sequence[Scored], compares: bool) -> dict[str
         values = [float(a.log_prob > b.log_prob) for a, b in zip(scored[::2], scored[1::2], strict=True)]
     else:
         values = [s.accuracy for s in scored]
-    last = 1 + len(record.rephrases)
-    parts = {"efficacy": values[:1], "generality": values[1:last], "locality": values[last:]}
+    last = 1 + len(record.rephrases) if record.ground_truth or not compares else 0
+    parts = {"efficacy": values[: min(1, last)], "generality": values[1:last], "locality": values[last:]}
     return {name: float(np.mean(part)) for name, part in parts.items() if part}

@@ -53,7 +53,8 @@ class Run:
             asked += f"{JUDGED_BY}{self.identity['judge']}"
         if protocol == "batch":
             size = min(self.identity["batch_size"], n)
-            return f"batch of {size}" + (f", the last of {n % size}" if n % size else "") + asked
+            begun = f" from record {first} on" if first else ""
+            return f"batch of {size}" + (f", the last of {n % size}" if n % size else "") + begun + asked
         if protocol == "single":
             return protocol + asked
         return f"{protocol}, {n} edits" + (f" from record {first} on" if first else "") + asked

@@ -37,7 +37,9 @@ def main_table(frame: pd.DataFrame, family: str, papers: bool = True, bold: str 
         table[f"{data} n"] = {editor: str(n) for editor, n in most.items()}
         for metric in dict.fromkeys([*(c for c in columns_of(family) if (here.metric == c).any()), *here.metric]):
             column = here[here.metric == metric]
-            others = column[column.editor != ORIGINAL]["mean"].round(4)
+            # What rests on fewer records than the rest of its row is no comparison.
+            whole = column[(column.editor != ORIGINAL) & (column.n == column.editor.map(most))]
+            others = whole["mean"].round(4)
             best = others.min() if metric in LESS_IS_BETTER else others.max()
             cells = {}
             for r in column.itertuples():
@@ -45,7 +47,7 @@ def main_table(frame: pd.DataFrame, family: str, papers: bool = True, bold: str 
                 error = f" ± {shown(r.se)}" if metric != "score" and r.n > 1 else ""
                 fewer = f" (n = {r.n})" if r.n != most[r.editor] else ""
                 text = f"{shown(r.mean)}{error}{fewer}"
-                if r.editor != ORIGINAL and round(r.mean, 4) == best:
+                if r.editor != ORIGINAL and not fewer and round(r.mean, 4) == best:
                     text = bold.format(text)
                 editor = "original" if r.editor == ORIGINAL else r.editor
                 cells[r.editor] = text + (

@@ -35,7 +35,8 @@ def _to_latex(table: pd.DataFrame, caption: str) -> str:
     needs("jinja2", "bench")  # by which pandas writes LaTeX
     import pandas as pd
 
-    names = [column.rsplit(" ", 1) for column in table.columns[1:]]
+    known = [c.removesuffix(" n") for c in table.columns[1:] if c.endswith(" n")]
+    names = [(d, c.removeprefix(f"{d} ")) for c in table.columns[1:] for d in known if c.startswith(f"{d} ")]
     n = {data: _most(table[f"{data} n"]) for data, what in names if what == "n"}
     shown = [(data, what) for data, what in names if what != "n"]
     over = {data: f"{DATA_NAMES.get(data, _escaped(data))} ($n = {count}$)" for data, count in n.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import PaCKEError, one_of
-from ..data import DataError
+from ..data import DataError, read_records
 from ..editors import BenchError, find_editor
 from ..report.runs import find_runs
 from ..settings import Settings
@@ -87,7 +87,10 @@ class Item:
             runs = find_runs([folder]) if (folder / "run.json").is_file() else []
         except DataError:
             return False
-        return bool(runs) and runs[0].is_complete and runs[0].about["num_records"] >= self.n
+        if not runs or not runs[0].is_complete:
+            return False
+        n = runs[0].about["num_records"]
+        return n >= self.n or n == len(read_records(where.files.get(self.data, "data"), self.data))
 
 
 @dataclass(frozen=True)
