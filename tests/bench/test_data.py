@@ -169,6 +169,8 @@ def test_broken_files(write, tmp_path):
         read_records(tmp_path / "y.csv", "hallueditbench")
     with pytest.raises(DataError, match=r"after 1 records one cannot be read as knowedit \("):
         read_records(write("z.json", [KNOWEDIT, {**KNOWEDIT, "locality": 3}]), "knowedit")
+    with pytest.raises(DataError, match="expected a number or a text as case_id"):
+        read_records(write("z.json", [{**CF, "case_id": [1]}]), "wikibigedit")
     lacks = {k: v for k, v in CF.items() if k != "locality_ground_truth"}
     with pytest.raises(DataError, match="its records lack locality_ground_truth"):
         read_records(write("w.json", [lacks]), "counterfact")

@@ -63,6 +63,8 @@ class Record:
 
     def __post_init__(self) -> None:
         """Raises `DataError` where what should be a text is none, before anything is edited."""
+        if not isinstance(self.case_id, int | str):
+            raise DataError(f"expected a number or a text as case_id, got {self.case_id!r}; mend it or leave it out")
         texts: list[tuple[str, object]] = [
             (name, getattr(self, name)) for name in ("prompt", "target_new", "ground_truth")
         ]
