@@ -37,7 +37,10 @@ class MissingPackageError(PaCKEError, ImportError):
 
 
 def said_of(e: Exception) -> str:
-    """An error in a line of a report: this package's own say all that is needed, of others the kind is told as well."""
+    """An error in a line of a report: this package's own say all that is needed, of others the kind is told as well; a
+    path or disk that cannot be used is told with the remedy."""
+    if isinstance(e, OSError) and e.strerror is not None:
+        return e.strerror if e.filename is None else f"{e.filename}: {e.strerror}; give another path."
     return str(e) if isinstance(e, PaCKEError) else f"{type(e).__name__}: {e}"
 
 

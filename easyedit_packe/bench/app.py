@@ -14,7 +14,7 @@ import typer
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from ..errors import PaCKEError, first_line, one_of
+from ..errors import PaCKEError, one_of, said_of
 from .editors import EDITORS, PROTOCOLS, BenchError
 from .report import find_runs, markdown, one_line
 from .runner import run
@@ -32,13 +32,11 @@ def _task(config: DictConfig) -> None:
         folder = run(Settings.from_dict(values))
         outcome = {"folder": str(folder)}
         typer.echo(one_line(folder))
-    except PaCKEError as e:
-        # Hydra would print a traceback; and with -m, the other runs of the sweep shall still be done.
-        outcome = {"error": str(e)}
-        typer.echo(f"packe bench: {e}", err=True)
     except Exception as e:
-        outcome = {"error": f"{type(e).__name__}: {first_line(e)}"}
-        typer.echo("".join(traceback.format_exception(e)), err=True)
+        # Hydra would print a traceback; and with -m, the other runs of the sweep shall still be done.
+        outcome = {"error": said_of(e)}
+        expected = isinstance(e, PaCKEError | OSError)
+        typer.echo(f"packe bench: {said_of(e)}" if expected else "".join(traceback.format_exception(e)), err=True)
     note(outcome)
 
 

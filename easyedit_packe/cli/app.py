@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from ..errors import PaCKEError
+from ..errors import PaCKEError, said_of
 from . import easyedit, export, model
 from .bench import bench, pack, report, unpack
 from .demo import demo
@@ -38,7 +38,7 @@ class _App(typer.Typer):
         except OSError as e:
             if e.strerror is None:
                 raise
-            said = e.strerror if e.filename is None else f"{e.filename}: {e.strerror}; give another path."
+            said = said_of(e)
         typer.echo(f"packe: {said}", err=True)
         sys.exit(1)
 

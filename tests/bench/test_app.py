@@ -108,7 +108,10 @@ def test_a_sweep_of_processes_reports_failures_and_prints_its_table(world, tmp_p
     assert "PaCKE zsre single" in run.stdout
     (tmp_path / "file").touch()
     other = packe_bench(tmp_path, settings | {"editor": "PaCKE", "out": tmp_path / "file", "seed": "1,2"}, "-m")
-    assert "2 of 2 runs failed" in other.stderr  # whatever the error is
+    assert "2 of 2 runs failed" in other.stderr
+    assert f"{tmp_path / 'file'}" in other.stderr
+    assert "Not a directory; give another path." in other.stderr
+    assert "Traceback" not in other.stderr
     alone = packe_bench(tmp_path, settings | {"editor": "PaCKE,KN", "protocol": "batch"}, "-m")
     assert alone.returncode == 1
     assert "KN has no protocol 'batch'" in alone.stderr
