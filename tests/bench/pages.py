@@ -12,7 +12,7 @@ from easyedit_packe.bench.report.page.texts import find_texts
 
 from .folders import read_rows, write_rows, write_run
 
-EVIL = "</script><img src=x onerror='window.evil = 1'><!-- & \u2028"
+EVIL = "</script><img src=x onerror='window.evil = 1'> \u2028 <!-- &"
 FILE = "zsre_mend_eval"
 
 

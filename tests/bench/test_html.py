@@ -9,7 +9,6 @@ import sys
 import pandas as pd
 import pytest
 
-from easyedit_packe.bench.data import digest
 from easyedit_packe.bench.report import find_runs, markdown, write_report
 from easyedit_packe.bench.report.page import write_page
 
@@ -131,7 +130,6 @@ def test_a_page_without_figures_says_what_to_install(study, monkeypatch, tmp_pat
 def test_prompts_come_only_from_the_very_file(tmp_path, caplog):
     folder = make_study(tmp_path)
     (tmp_path / "zsre_mend_eval.json").write_text((tmp_path / "zsre_mend_eval.json").read_text() + " ")
-    digest.cache_clear()
     with caplog.at_level(logging.WARNING):
         write_page([folder / "runs"], tmp_path / "page.html", tmp_path)
     assert "the file zsre_mend_eval that the runs were made with; give it with --data." in caplog.text

@@ -109,7 +109,7 @@ def test_the_columns_by_hand(go, serve, tmp_path):
     assert figures["PaCKE", "generality_judged"][:2] == (1.0, 1)
     text = markdown(runs)
     line = next(x for x in text.split("Free generation")[1].splitlines() if x.startswith("| PaCKE"))
-    assert [cell.strip() for cell in line.split("|")[-3:-1]] == ["**100.0 ± 0.0**", "**100.0 (n = 1)**"]
+    assert [cell.strip() for cell in line.split("|")[-3:-1]] == ["**100.0 ± 0.0**", "100.0 (n = 1)"]
     assert "- PaCKE, zsre: no clear verdict on 1 of 4 answers" in text
     assert "records and replies: 1 ('It depends')." in text
 
