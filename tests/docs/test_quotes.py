@@ -214,6 +214,7 @@ def test_h_and_the_subjects_other_answers_are_quoted_from_rows():
 
     assert quoted("zsre; single; FT-C; kept; subject") == f"{100 * means[3]:.1f}"
     assert quoted("zsre; single; FT-C; H") == f"{100 * 4 / sum(1 / m for m in means):.1f}"
-    assert quoted("zsre; single; FT-C - PaCKE; H; verdict") == "tie"
+    assert quoted("zsre; single; FT-C - PaCKE; H; verdict") == "better"
+    assert quoted("zsre; single; UltraEdit - PaCKE; H; verdict") == "tie"
     with pytest.raises(QuoteError, match="has no H"):
         quoted("zsre; single; Original model; H")
