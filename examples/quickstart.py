@@ -216,7 +216,7 @@ def run(facts: Sequence[dict[str, Any]], console: Console) -> bool:
     exact = weights_digest(plus.model) == original
     console.print(
         f"\nWeights that an edit changes: {shares}. PaCKE+'s first edit took {max(0, background):.0f} s longer than "
-        "the others: what it learns about a model is kept in the cache. After "
+        "the others: what it learns about a model is kept in the cache.\nAfter "
         f"all rollbacks the weights are {'the original ones, bit for bit' if exact else 'NOT THE ORIGINAL ONES'}.",
         highlight=False,
     )

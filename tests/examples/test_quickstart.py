@@ -117,7 +117,7 @@ def test_two_facts_of_the_real_model_by_both_editors(found, background_kept):
     assert max(map(len, told.splitlines())) <= 100
     rows = re.findall(r"(PaCKE\+?) +(Rome|Oslo).*? +1\.00 ", told)
     assert rows == [("PaCKE", "Rome"), ("PaCKE+", "Rome"), ("PaCKE", "Oslo"), ("PaCKE+", "Oslo")]
-    assert "the original ones, bit for bit" in told
+    assert "After all rollbacks the weights are the original ones, bit for bit." in told
     assert "PaCKE 0.4%, PaCKE+ 7.7%" in told
 
 
