@@ -1,7 +1,9 @@
-"""The folder in which this package keeps what it made once."""
+"""The folder in which this package keeps what it made once, and by what a file is known again."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import tempfile
 import uuid
@@ -39,3 +41,15 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(file: Path, size: int, modified: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file, read again only when it changed."""
+    about = file.stat()
+    return _digest(file, about.st_size, about.st_mtime_ns)

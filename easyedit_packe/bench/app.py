@@ -34,9 +34,10 @@ def _task(config: DictConfig) -> None:
         typer.echo(one_line(folder))
     except Exception as e:
         # Hydra would print a traceback; and with -m, the other runs of the sweep shall still be done.
-        outcome = {"error": said_of(e)}
+        said = said_of(e)
+        outcome = {"error": said}
         expected = isinstance(e, PaCKEError | OSError)
-        typer.echo(f"packe bench: {said_of(e)}" if expected else "".join(traceback.format_exception(e)), err=True)
+        typer.echo(f"packe bench: {said}" if expected else "".join(traceback.format_exception(e)), err=True)
     note(outcome)
 
 

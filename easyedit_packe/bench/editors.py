@@ -59,7 +59,7 @@ class Editor:
 
     def takes(self, record: Record) -> bool:
         """Whether the record has what the editor looks for."""
-        return not self.needs_subject or bool(record.subject and record.subject in record.prompt)
+        return not self.needs_subject or record.stated_subject is not None
 
     def check(self, protocol: str) -> None:
         """Raises BenchError if the protocol is unknown or this editor does not support it."""

@@ -164,12 +164,12 @@ def fitted(hparams: Any, settings: Settings) -> Any:
             program = hparams.authors_program()
             return dataclasses.replace(program, num_steps=12, edit_batch_size=2, loss_threshold=None)
         return hparams
-    if "batch_size" in settings.hparams and settings.found_editor.name != "KN":
+    counts_requests = settings.found_editor.name != "KN"  # whose batch_size counts steps of its integral
+    if counts_requests and "batch_size" in settings.hparams:
         raise BenchError(
             "hparams.batch_size: expected the benchmark's own setting batch_size, with protocol=batch, by which every "
             "editor gets as many requests in a call; set these instead."
         )
-    counts_requests = settings.found_editor.name != "KN"  # whose batch_size counts steps of its integral
     if counts_requests and hasattr(hparams, "batch_size"):
         hparams.batch_size = settings.batch_size if settings.protocol == "batch" else 1
     return hparams

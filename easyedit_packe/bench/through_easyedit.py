@@ -100,8 +100,8 @@ def edit_arguments(record: Record) -> dict[str, Any]:
         "locality_inputs": _columns(record.localities),
         "portability_inputs": _columns(record.portability),
     }
-    if record.subject and record.subject in record.prompt:
-        arguments["subject"] = [record.subject]
+    if record.stated_subject:
+        arguments["subject"] = [record.stated_subject]
     return arguments
 
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..cache import cache_dir, written_whole
+from ..cache import cache_dir, digest, written_whole
 from ..errors import HyperParamsError
-from .statistics import digest, find_stats, load_moment
-
-LOG = logging.getLogger(__name__)
+from .statistics import find_stats, load_moment
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+LOG = logging.getLogger(__name__)
 
 
 def null_space(moment: Tensor, threshold: float) -> Tensor:

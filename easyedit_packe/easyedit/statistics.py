@@ -6,8 +6,6 @@ module. EasyEdit measures it on a dump of Wikipedia; here it comes from a text f
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 import os
 import shutil
@@ -20,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..cache import cache_dir, written_whole
+from ..cache import cache_dir, digest, written_whole
 from ..errors import EasyEditError, ModelError, RequestError
 from ..model.ffn import FFNMap
 from ..model.hooks import ends_with, frozen, output_hooks
@@ -107,18 +105,6 @@ def load_moment(file: Path) -> Tensor:
             return torch.from_numpy(saved["mom2.mom2"]) / int(saved["mom2.count"])
     except (BadZipFile, KeyError, ValueError, EOFError) as e:
         raise EasyEditError(f"{file}: no whole statistics ({e}); make them anew by `packe stats`.") from None
-
-
-@functools.lru_cache(maxsize=256)
-def _digest(file: Path, size: int, modified: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def digest(file: Path) -> str:
-    """SHA-256 of a file, read again only when it changed."""
-    about = file.stat()
-    return _digest(file, about.st_size, about.st_mtime_ns)
 
 
 def compute_stats(

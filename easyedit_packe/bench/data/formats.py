@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...easyedit import statistics
+from ... import cache
 from ...errors import one_of
 from .counterfact import read_counterfact, read_multi_counterfact, read_neighbourhood
 from .demo import FILE, read_demo
@@ -125,7 +125,7 @@ def find_file(data_dir: str | Path, data: str) -> Path:
 
 def digest(file: Path) -> str:
     """By which a run knows its data file again, whatever its name."""
-    return statistics.digest(file)[:16]
+    return cache.digest(file)[:16]
 
 
 def read_records(data_dir: str | Path, data: str, size: int | None = None) -> list[Record]:

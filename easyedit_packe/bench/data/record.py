@@ -89,6 +89,11 @@ class Record:
         return self.ground_truth or "<|endoftext|>"
 
     @property
+    def stated_subject(self) -> str | None:
+        """The subject, where it is known and stands in the prompt: there editors look for it."""
+        return self.subject if self.subject and self.subject in self.prompt else None
+
+    @property
     def request(self) -> dict[str, Any]:
         """What an editor may see: no paraphrase, nothing that must stay, and no subject that the prompt lacks."""
         request = {
@@ -97,7 +102,7 @@ class Record:
             "target_new": self.target_new,
             "ground_truth": self.former,
         }
-        return request | ({"subject": self.subject} if self.subject and self.subject in self.prompt else {})
+        return request | ({"subject": self.stated_subject} if self.stated_subject else {})
 
     @property
     def distracting(self) -> Probes:

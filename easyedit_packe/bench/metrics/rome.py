@@ -37,5 +37,6 @@ def family(record: Record, scored: Sequence[Scored], compares: bool) -> dict[str
     else:
         values = [s.accuracy for s in scored]
     last = 1 + len(record.rephrases) if record.ground_truth or not compares else 0
-    parts = {"efficacy": values[: min(1, last)], "generality": values[1:last], "locality": values[last:]}
+    own, neighbours = values[:last], values[last:]
+    parts = {"efficacy": own[:1], "generality": own[1:], "locality": neighbours}
     return {name: float(np.mean(part)) for name, part in parts.items() if part}

@@ -37,7 +37,7 @@ def _to_latex(table: pd.DataFrame, caption: str) -> str:
 
     known = [c.removesuffix(" n") for c in table.columns[1:] if c.endswith(" n")]
     names = [(d, c.removeprefix(f"{d} ")) for c in table.columns[1:] for d in known if c.startswith(f"{d} ")]
-    n = {data: _most(table[f"{data} n"]) for data, what in names if what == "n"}
+    n = {data: _most(table[f"{data} n"]) for data in known}
     shown = [(data, what) for data, what in names if what != "n"]
     over = {data: f"{DATA_NAMES.get(data, _escaped(data))} ($n = {count}$)" for data, count in n.items()}
     heads = [(over[data], HEADS.get(what, what.replace("_", " "))) for data, what in shown]
